@@ -1,0 +1,34 @@
+# From a training run to a report: who influences whom in the model at every checkpoint, and when that changes.
+# Read config/README.md for what can be set, and the rule files in the order in which they are included.
+from pathlib import Path
+
+from snakemake.utils import min_version, validate
+
+min_version("9.20")
+
+
+# A study of one's own (--configfile) stands in the place of the demonstration instead of being merged into it.
+if "studies" not in config and Path("config.yaml").exists():
+
+    configfile: "config.yaml"
+
+
+validate(config, "workflow/schemas/config.schema.yaml")
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/series.smk"
+include: "workflow/rules/edges.smk"
+include: "workflow/rules/network.smk"
+# include: "workflow/rules/phases.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        expand("results/{study}/report.html", study=STUDIES),
+        expand("results/{study}/run_config.yaml", study=STUDIES),

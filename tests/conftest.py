@@ -1,0 +1,58 @@
+"""Small seeded models and prompts that several tests share."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
+
+from phasegraph.tasks.induction import Task, induction
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tests run side by side; more threads would only get in each other's way."""
+    torch.set_num_threads(1)
+
+
+def save(model: torch.nn.Module, folder: Path) -> Path:
+    """Give every parameter a seeded random value, so that no bias is zero and no scale is one, and save the model."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoint folders of three kinds of blocks: three layers, two heads, random weights."""
+    sizes = dict(vocab_size=29, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=24)
+    rotary = dict(rotary_pct=0.5, max_position_embeddings=32, bos_token_id=0, eos_token_id=0)
+    root = tmp_path_factory.mktemp("models")
+    return {
+        "parallel": save(GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, **rotary)), root / "parallel"),
+        "sequential": save(
+            GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, **rotary, use_parallel_residual=False)), root / "sequential"
+        ),
+        "gpt2": save(
+            GPT2LMHeadModel(
+                GPT2Config(vocab_size=29, n_embd=16, n_layer=3, n_head=2, n_inner=24, n_positions=32, bos_token_id=0)
+            ),
+            root / "gpt2",
+        ),
+    }
+
+
+@pytest.fixture(scope="session")
+def task() -> Task:
+    """32 short prompts: two in each group."""
+    return induction(prompts=32, reference=16, segment=4, seed=0, start_token=0, token_range=(1, 29))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Give a seeded generator."""
+    return np.random.default_rng(0)

@@ -1,0 +1,122 @@
+"""The induction task and behaviour on it: against plain transformers, and against planted attention."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from scipy import stats
+from transformers import AutoModelForCausalLM
+
+from phasegraph.errors import PhasegraphError
+from phasegraph.groups import group_of, leave_one_out
+from phasegraph.model.load import load
+from phasegraph.tasks.behaviour import behaviour
+from phasegraph.tasks.gather import behaviour_table
+from phasegraph.tasks.induction import induction
+
+
+def test_prompts_repeat_their_segment():
+    task = induction(prompts=32, reference=8, segment=5, seed=3, start_token=0, token_range=(1, 64))
+    assert task.tokens.shape == (32, 11)
+    assert task.reference.shape == (8, 11)
+    np.testing.assert_array_equal(task.tokens[:, 1:6], task.tokens[:, 6:])
+    assert (task.tokens[:, 0] == 0).all()
+    assert task.tokens[:, 1:].min() >= 1
+    assert task.tokens.max() <= 63
+    again = induction(prompts=32, reference=8, segment=5, seed=3, start_token=0, token_range=(1, 64))
+    np.testing.assert_array_equal(task.tokens, again.tokens)
+    other = induction(prompts=32, reference=8, segment=5, seed=4, start_token=0, token_range=(1, 64))
+    assert (task.tokens != other.tokens).any()
+    assert not {*map(tuple, task.tokens)} & {*map(tuple, task.reference)}
+
+
+def test_more_reference_prompts_change_no_prompt():
+    few = induction(prompts=16, reference=2, segment=5, token_range=(1, 64))
+    many = induction(prompts=16, reference=90, segment=5, token_range=(1, 64))
+    np.testing.assert_array_equal(few.tokens, many.tokens)
+
+
+def test_without_a_start_token():
+    task = induction(prompts=16, reference=1, segment=5, start_token=None, token_range=(0, 9))
+    assert task.tokens.shape == (16, 10)
+    assert task.first_position == 0
+
+
+def test_tokens_are_uniform():
+    tokens = induction(prompts=1600, reference=1, segment=20, token_range=(1, 9)).tokens[:, 1:21]
+    counts = np.bincount(tokens.ravel(), minlength=9)[1:]
+    assert stats.chisquare(counts).pvalue > 0.001
+
+
+@pytest.mark.parametrize(
+    ("options", "key"), [({"prompts": 20}, "task.prompts"), ({"token_range": (5, 6)}, "token_range")]
+)
+def test_a_mistake_names_the_key(options, key):
+    with pytest.raises(PhasegraphError, match=key):
+        induction(**{"segment": 4, "token_range": (1, 9), **options})
+
+
+def test_groups():
+    np.testing.assert_array_equal(group_of(32), np.repeat(np.arange(16), 2))
+    with pytest.raises(ValueError, match="24 prompts"):
+        group_of(24)
+    values = np.arange(16.0)
+    np.testing.assert_array_equal(leave_one_out(values), [120, *(120 - values)])
+
+
+@pytest.mark.parametrize("name", ["parallel", "gpt2"])
+def test_behaviour_against_plain_loops(models, task, name):
+    found = behaviour(load(models[name]), task)
+    model = AutoModelForCausalLM.from_pretrained(models[name], attn_implementation="eager", local_files_only=True)
+    with torch.inference_mode():
+        output = model(torch.from_numpy(task.tokens), output_attentions=True)
+    log_p = output.logits.log_softmax(-1).numpy()
+    patterns = np.stack([pattern.numpy() for pattern in output.attentions])  # [L, P, H, T, T]
+    n, segment = len(task.tokens), task.segment
+
+    def mean_over(prompts):
+        loss = {"loss_first": [], "loss_second": [], "accuracy": []}
+        prefix, previous = [], []
+        for p in prompts:
+            for t in range(1, 2 * segment + 1):  # the token that is predicted
+                token = task.tokens[p, t]
+                if t <= segment:
+                    loss["loss_first"].append(-log_p[p, t - 1, token])
+                elif t > segment + 1:  # the first repeated token cannot be known
+                    loss["loss_second"].append(-log_p[p, t - 1, token])
+                    loss["accuracy"].append(log_p[p, t - 1].argmax() == token)
+                if t > segment:
+                    prefix.append(patterns[:, p, :, t, t - segment + 1])
+                if t > 1:
+                    previous.append(patterns[:, p, :, t, t - 1])
+        return {key: np.mean(values) for key, values in loss.items()} | {
+            "prefix_matching": np.mean(prefix, axis=0),
+            "previous_token": np.mean(previous, axis=0),
+        }
+
+    for index, prompts in [(0, range(n)), (1, range(2, n)), (16, range(n - 2))]:
+        for key, value in mean_over(prompts).items():
+            np.testing.assert_allclose(found[key][index], value, atol=2e-5, err_msg=f"{key} {index}")
+
+
+def test_behaviour_does_not_depend_on_the_size_of_a_pass(models, task, monkeypatch):
+    whole = behaviour(load(models["parallel"]), task)
+    monkeypatch.setattr("phasegraph.tasks.behaviour.PROMPTS_PER_PASS", 5)
+    for key, value in behaviour(load(models["parallel"]), task).items():
+        np.testing.assert_allclose(value, whole[key], atol=1e-6, err_msg=key)
+
+
+def test_table_of_behaviour(tmp_path, rng):
+    for step in (8, 16, 4):
+        loss = leave_one_out(rng.normal(2, 0.1, 16)) / np.r_[16, np.full(16, 15)]
+        np.savez(tmp_path / f"{step}.npz", loss_first=loss, previous_token=np.full((17, 2, 3), step / 100))
+    table = behaviour_table([tmp_path / f"{step}.npz" for step in (8, 16, 4)])
+    assert table["step"].unique(maintain_order=True).to_list() == [4, 8, 16]
+    assert len(table) == 3 * (1 + 6)
+    row = table.row(by_predicate=(pl.col("step") == 8) & (pl.col("node") == "L1H2"), named=True)
+    assert row["quantity"] == "previous_token"
+    assert row["estimate"] == pytest.approx(0.08)
+    assert row["low"] == pytest.approx(0.08)
+    loss = table.filter(pl.col("quantity") == "loss_first")
+    assert (loss["low"] < loss["estimate"]).all()
+    assert (loss["estimate"] < loss["high"]).all()

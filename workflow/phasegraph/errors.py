@@ -1,0 +1,28 @@
+"""A user's mistake is one line that names the way out, never a traceback."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class PhasegraphError(Exception):
+    """A mistake that the user can mend.
+
+    The message is one line that names the file, the key or the checkpoint, and what to do about it.
+    """
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn a `PhasegraphError` into one line on standard error and exit status 1.
+
+    Examples
+    --------
+    >>> with user_errors():
+    ...     pass
+    """
+    try:
+        yield
+    except PhasegraphError as error:
+        print(f"phasegraph: error: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,73 @@
+"""How a model behaves on the induction task: losses, accuracy, and what its heads attend to."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from phasegraph.groups import group_of, leave_one_out
+from phasegraph.tasks.induction import Task
+from phasegraph.types import GROUPS
+
+PROMPTS_PER_PASS = 32
+
+
+@torch.inference_mode()
+def behaviour(bridge: TransformerBridge, task: Task) -> dict[str, np.ndarray]:
+    """Measure a model's behaviour, with leave-one-group-out replicates.
+
+    Parameters
+    ----------
+    bridge
+        A loaded model.
+    task
+        Its prompts.
+
+    Returns
+    -------
+    dict of str to ndarray of float64
+        - ``loss_first``, ``loss_second`` [GROUPS + 1]: mean cross-entropy in nats of the first copy's tokens and of
+          the second copy's (without its first token, which nothing announces);
+        - ``accuracy`` [GROUPS + 1]: share of the same tokens of the second copy that are predicted best;
+        - ``prefix_matching`` [GROUPS + 1, L, H]: mean attention from a token of the second copy to the token that
+          followed its first occurrence (Olsson et al. 2022, "In-context learning and induction heads");
+        - ``previous_token`` [GROUPS + 1, L, H]: mean attention to the token before.
+    """
+    passes = [
+        _by_prompt(bridge, torch.from_numpy(part), task)
+        for part in np.array_split(task.tokens, -(-len(task.tokens) // PROMPTS_PER_PASS))
+    ]
+    group = group_of(len(task.tokens))
+    result = {}
+    for name in passes[0]:
+        values = np.concatenate([part[name] for part in passes]).astype(np.float64)  # [P, ...]
+        by_group = np.stack([values[group == k].sum(0) for k in range(GROUPS)])
+        counts = leave_one_out(np.bincount(group).astype(np.float64))
+        result[name] = leave_one_out(by_group) / counts.reshape(-1, *[1] * (values.ndim - 1))
+    return result
+
+
+def _by_prompt(bridge: TransformerBridge, tokens: Tensor, task: Task) -> dict[str, np.ndarray]:
+    patterns: list[Tensor] = []
+
+    def keep(pattern: Tensor, hook: object) -> None:
+        patterns.append(pattern)  # [P, H, T, T]: row = the token that attends
+
+    layers = range(bridge.cfg.n_layers)
+    hooks = [(f"blocks.{layer}.attn.hook_pattern", keep) for layer in layers]
+    logits = bridge.run_with_hooks(tokens, fwd_hooks=hooks)  # [P, T, vocabulary]
+    start, segment = task.first_position, task.segment
+    loss = torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
+    right = logits[:, :-1].argmax(-1) == tokens[:, 1:]
+    second = slice(start + segment, None)  # predictions made from the second copy's first token on
+    first = slice(0, start + segment - 1)
+    positions = torch.arange(tokens.shape[1])
+    from_second, from_any = positions[start + segment :], positions[start + 1 :]
+    stacked = torch.stack(patterns, dim=1)  # [P, L, H, T, T]
+    return {
+        "loss_first": loss[:, first].mean(1).numpy(),
+        "loss_second": loss[:, second].mean(1).numpy(),
+        "accuracy": right[:, second].float().mean(1).numpy(),
+        "prefix_matching": stacked[..., from_second, from_second - segment + 1].mean(-1).numpy(),
+        "previous_token": stacked[..., from_any, from_any - 1].mean(-1).numpy(),
+    }

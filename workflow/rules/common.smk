@@ -1,0 +1,149 @@
+"""Names and functions that the rule files share.
+
+phasegraph itself does the work; this file only says which series and studies there are.
+"""
+
+from phasegraph.config import (
+    alternatives,
+    measurement,
+    recipe,
+    series_steps,
+    store_of,
+    tokens_per_step,
+)
+from phasegraph.report.catalogue import FIGURES, MANIFEST, PAGE_FILES
+from phasegraph.reruns import code_digest, code_of
+
+SERIES = config["series"]
+STUDIES = config["studies"]
+STEPS = series_steps(config)
+TRAINING_CODE = code_digest("phasegraph.series.optimiser")[:12]
+
+
+wildcard_constraints:
+    series=alternatives(list(SERIES)),
+    study=alternatives(list(STUDIES)),
+    step=r"\d+",
+    figure=alternatives(list(FIGURES)),
+
+
+def checkpoint_of(wildcards):
+    """The checkpoint that a study's step is measured on."""
+    folder = f"results/series/{STUDIES[wildcards.study]['series']}/checkpoints/{wildcards.step}"
+    return {
+        "weights": f"{folder}/model.safetensors",
+        "architecture": f"{folder}/config.json",
+    }
+
+
+def checkpoints_of_series(wildcards):
+    """Weights of all checkpoints of a series, in the order of their steps."""
+    folder = f"results/series/{wildcards.series}/checkpoints"
+    return [f"{folder}/{step}/model.safetensors" for step in STEPS[wildcards.series]]
+
+
+def config_of(wildcards):
+    """The part of the configuration that a study depends on."""
+    study = STUDIES[wildcards.study]
+    return {"series": {study["series"]: SERIES[study["series"]]}, "studies": {wildcards.study: study}}
+
+
+def edges_of(wildcards):
+    """The effects that a study measures at a step."""
+    total = f"results/{wildcards.study}/edges/{wildcards.step}.npy"
+    direct = f"results/{wildcards.study}/edges/{wildcards.step}.direct.npy"
+    return (
+        {"total": total, "direct": direct}
+        if STUDIES[wildcards.study]["direct"]
+        else {"total": total}
+    )
+
+
+def figure_category(wildcards):
+    """Heading under which the report of Snakemake lists a figure."""
+    return FIGURES[wildcards.figure].category
+
+
+def figure_code(wildcards):
+    """The library's files that draw a figure."""
+    return code_of(f"phasegraph.report.figures.{wildcards.figure}")
+
+
+def figure_files(wildcards):
+    """What a figure is drawn from."""
+    figure = FIGURES[wildcards.figure]
+    return study_files(wildcards, figure.files + figure.direct_files * STUDIES[wildcards.study]["direct"])
+
+
+def page_files(wildcards):
+    """What the page of a study is written from."""
+    return study_files(wildcards, PAGE_FILES)
+
+
+def study_files(wildcards, names):
+    """Spell out names of the report's catalogue: the files of a study, and its manifest under a name of its own."""
+    steps = STEPS[STUDIES[wildcards.study]["series"]]
+    files = [
+        f"results/{wildcards.study}/{name.format(step=step)}"
+        for name in names
+        if name != MANIFEST
+        for step in (steps if "{step}" in name else steps[:1])
+    ]
+    return {"files": files, "manifest": manifest_of(wildcards)}
+
+
+def first_checkpoint_of(wildcards):
+    """A checkpoint that shows a study's architecture."""
+    series = STUDIES[wildcards.study]["series"]
+    return f"results/series/{series}/checkpoints/{STEPS[series][0]}/model.safetensors"
+
+
+def every_step(pattern):
+    """Make an input function: the pattern for every step of the study's series."""
+
+    def files(wildcards):
+        return [
+            pattern.format(study=wildcards.study, step=step)
+            for step in STEPS[STUDIES[wildcards.study]["series"]]
+        ]
+
+    return files
+
+
+def manifest_of(wildcards):
+    """The manifest of a study's series."""
+    return f"results/series/{STUDIES[wildcards.study]['series']}/series.tsv"
+
+
+def recipe_of(wildcards):
+    """The recipe by which a series is trained, as JSON."""
+    return recipe(SERIES[wildcards.series])
+
+
+def steps_of(wildcards):
+    """The steps of a series, separated by commas."""
+    return ",".join(map(str, STEPS[wildcards.series]))
+
+
+def measurement_of(wildcards):
+    """What a study measures, as JSON."""
+    return measurement(STUDIES[wildcards.study])
+
+
+def phase_options_of(wildcards):
+    """The settings of a study's change tests, as options of the command line."""
+    settings = STUDIES[wildcards.study]["phases"]
+    return " ".join(
+        f"--{key.replace('_', '-')} {value}" for key, value in sorted(settings.items())
+    )
+
+
+def trained_weights_of(wildcards):
+    """Where the training's store keeps the weights of a step."""
+    digest = store_of(SERIES[wildcards.series], TRAINING_CODE)
+    return f"results/series/{wildcards.series}/training/{digest}/{wildcards.step}"
+
+
+def tokens_per_step_of(wildcards):
+    """Number of tokens that a training step of a series sees."""
+    return tokens_per_step(SERIES[wildcards.series])

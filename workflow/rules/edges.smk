@@ -1,0 +1,95 @@
+"""Stage edges: every node of every checkpoint is ablated, and its influence on every other node measured.
+
+Inputs: results/series/<series>/checkpoints/<step>/.
+Outputs, in results/<study>/: nodes.tsv, mask.npy, edges/<step>.npy (total effects), edges/<step>.direct.npy,
+behaviour/<step>.npz and behaviour.parquet.
+"""
+
+
+rule list_nodes:
+    """Write the nodes and the mask of possible edges, from a loaded checkpoint."""
+    input:
+        checkpoint=first_checkpoint_of,
+        code=code_of("phasegraph.model"),
+    output:
+        nodes="results/{study}/nodes.tsv",
+        mask="results/{study}/mask.npy",
+    log:
+        "logs/list_nodes/{study}.log",
+    conda:
+        "../../envs/phasegraph.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        checkpoint=subpath(input.checkpoint, parent=True),
+    message:
+        "Listing the nodes of {wildcards.study}"
+    shell:
+        "python -m phasegraph.warm phasegraph.model --checkpoint {params.checkpoint:q}"
+        " --nodes {output.nodes} --mask {output.mask} > {log} 2>&1"
+
+
+rule measure_edges:
+    """Measure one checkpoint: its total effects and its behaviour."""
+    input:
+        unpack(checkpoint_of),
+        code=code_of("phasegraph.edges"),
+    output:
+        total="results/{study}/edges/{step}.npy",
+        behaviour="results/{study}/behaviour/{step}.npz",
+    log:
+        "logs/measure_edges/{study}/{step}.log",
+    wildcard_constraints:
+        study=alternatives(
+            [name for name, study in STUDIES.items() if not study["direct"]]
+        ),
+    conda:
+        "../../envs/phasegraph.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        checkpoint=subpath(input.weights, parent=True),
+        measurement=measurement_of,
+        direct="",
+    message:
+        "Measuring {wildcards.study} at step {wildcards.step}"
+    shell:
+        "python -m phasegraph.warm phasegraph.edges --checkpoint {params.checkpoint:q}"
+        " --study {params.measurement:q} --total {output.total} {params.direct}"
+        " --behaviour {output.behaviour} --threads {threads} > {log} 2>&1"
+
+
+use rule measure_edges as measure_edges_direct with:
+    output:
+        total="results/{study}/edges/{step}.npy",
+        direct="results/{study}/edges/{step}.direct.npy",
+        behaviour="results/{study}/behaviour/{step}.npz",
+    wildcard_constraints:
+        study=alternatives([name for name, study in STUDIES.items() if study["direct"]]),
+    params:
+        checkpoint=subpath(input.weights, parent=True),
+        measurement=measurement_of,
+        direct="--direct results/{study}/edges/{step}.direct.npy",
+
+
+rule gather_behaviour:
+    """Collect the behaviour of all checkpoints in one table with intervals."""
+    input:
+        behaviour=every_step("results/{study}/behaviour/{step}.npz"),
+        code=code_of("phasegraph.tasks.gather"),
+    output:
+        "results/{study}/behaviour.parquet",
+    log:
+        "logs/gather_behaviour/{study}.log",
+    conda:
+        "../../envs/phasegraph.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    message:
+        "Gathering the behaviour of {wildcards.study}"
+    script:
+        "../scripts/gather_behaviour.py"
