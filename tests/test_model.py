@@ -1,5 +1,6 @@
 """Loading a checkpoint, its nodes and its mask: against transformers, and against what ablations really reach."""
 
+import dataclasses
 import json
 import shutil
 
@@ -101,9 +102,8 @@ def test_the_fast_path_equals_the_bridge(models, task, name):
 def test_a_wrong_fast_path_is_given_up(models, monkeypatch, capsys):
     def wrong(model, length):
         components = neox_components(model, length)
-        return type(components)(
-            **{**vars(components), "mlp": lambda layer, x: 1.001 * components.mlp(layer, x)}
-            | {"both": lambda layer, x: (components.attention(layer, x), 1.001 * components.mlp(layer, x))}
+        return dataclasses.replace(
+            components, both=lambda layer, x: (components.attention(layer, x), 1.001 * components.mlp(layer, x))
         )
 
     _, components = load_components(models["parallel"], 9)
@@ -114,11 +114,40 @@ def test_a_wrong_fast_path_is_given_up(models, monkeypatch, capsys):
     assert "the fast path is off by" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["parallel", "sequential", "gpt2"])
+def test_outputs_that_do_not_add_up_are_refused(models, monkeypatch, name):
+    load_components(models[name], 9)
+
+    def doubled(bridge, length):
+        components = bridge_components(bridge, length)
+        return dataclasses.replace(components, mlp=lambda layer, x: 2 * components.mlp(layer, x))
+
+    monkeypatch.setattr(load_module, "bridge_components", doubled)
+    with pytest.raises(PhasegraphError, match=r"(GPTNeoX|GPT2).* is not supported: its node outputs miss"):
+        load_components(models[name], 9)
+
+
+def test_a_wrong_idea_of_the_block_is_refused(models, monkeypatch):
+    """Reading parallel blocks as sequential ones would draw edges that cannot be."""
+    monkeypatch.setattr("phasegraph.model.components.is_parallel", lambda bridge: False)
+    with pytest.raises(PhasegraphError, match="is not supported"):
+        load_components(models["parallel"], 9)
+
+
 def test_nodes_table(tmp_path):
     write_nodes(nodes_of(1, 2), tmp_path / "nodes.tsv")
     assert (tmp_path / "nodes.tsv").read_text() == (
         "index\tname\tlayer\tkind\thead\n0\tL0H0\t0\thead\t0\n1\tL0H1\t0\thead\t1\n2\tL0MLP\t0\tmlp\t\n"
     )
+
+
+def test_infinite_weights_are_named(models, tmp_path):
+    shutil.copytree(models["parallel"], tmp_path / "40")
+    tensors = load_file(tmp_path / "40" / "model.safetensors")
+    tensors["gpt_neox.layers.1.mlp.dense_h_to_4h.weight"][0, 0] = torch.inf
+    save_file(tensors, tmp_path / "40" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(PhasegraphError, match=r"40: .* not finite"):
+        load_components(tmp_path / "40", 9)
 
 
 @pytest.mark.parametrize("harm", ["no weights", "no config", "truncated", "a weight missing", "garbage config"])

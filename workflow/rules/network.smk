@@ -56,6 +56,6 @@ rule gather_network:
     message:
         "Gathering the network metrics of {wildcards.study}"
     shell:
-        "python -m phasegraph.network gather --network {input.network} --edges {input.edges}"
+        "python -m phasegraph.warm phasegraph.network gather --network {input.network} --edges {input.edges}"
         " --nodes {input.nodes} --mask {input.mask} --metrics {output.metrics} --roles {output.roles}"
         " --distances {output.distances} --replicates {output.replicates} > {log} 2>&1"

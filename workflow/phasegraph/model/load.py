@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -76,13 +77,15 @@ def load_components(folder: str | Path, length: int) -> tuple[TransformerBridge,
     Raises
     ------
     PhasegraphError
-        As in `load`.
+        As in `load`, or if the architecture's node outputs do not add up to its residual stream, so that taking one
+        away would not mean what it says.
     """
     model = _read(Path(folder))
     with torch.inference_mode():
         fast = neox_components(model, length) if model.config.model_type == "gpt_neox" else None
         bridge = _bridge(model)
         components = bridge_components(bridge, length)
+        _check_sum(folder, bridge, components, length)
         if fast is not None:
             gap = _largest_difference(components, fast, length, model.config.vocab_size)
             if gap <= TOLERANCE:
@@ -121,10 +124,33 @@ def _bridge(model: PreTrainedModel) -> TransformerBridge:
     return build_bridge_from_module(model, model.config.architectures[0], hf_config=model.config)
 
 
+def _check_sum(folder: str | Path, bridge: TransformerBridge, components: Components, length: int) -> None:
+    """Refuse a model whose embedding and node outputs do not add up to the residual stream that it really computes."""
+    tokens = _some_tokens(length, bridge.cfg.d_vocab)
+    final: list[Tensor] = []
+    bridge.run_with_hooks(tokens, fwd_hooks=[("ln_final.hook_in", lambda x, hook: final.append(x))], return_type=None)
+    x = components.embed(tokens)
+    for layer in range(components.n_layers):
+        middle = x + components.project(layer, components.attention(layer, x))
+        x = middle + components.mlp(layer, x if components.parallel else middle)
+    if not final[0].isfinite().all():
+        raise PhasegraphError(f"{folder}: its outputs are not finite; take this step out of the series")
+    gap = float((x - final[0]).abs().max() / final[0].abs().max())
+    if not gap <= TOLERANCE:  # also if it is not a number
+        architecture = bridge.cfg.architecture
+        raise PhasegraphError(
+            f"{architecture} is not supported: its node outputs miss the residual stream by {gap:.1e}; "
+            "take a model of another architecture"
+        )
+
+
+def _some_tokens(length: int, vocabulary: int) -> Tensor:
+    return (torch.arange(2 * length) * 7919 % vocabulary).view(2, length)
+
+
 def _largest_difference(one: Components, other: Components, length: int, vocabulary: int) -> float:
     """Largest difference between two implementations over all node outputs, relative to the largest output."""
-    tokens = (torch.arange(2 * length) * 7919 % vocabulary).view(2, length)
-    x, gap = one.embed(tokens), 0.0
+    x, gap = one.embed(_some_tokens(length, vocabulary)), 0.0
     for layer in range(one.n_layers):
         z, mlp = one.both(layer, x)
         for expected, found in zip((z, mlp), other.both(layer, x), strict=True):

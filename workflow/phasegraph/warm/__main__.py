@@ -1,0 +1,5 @@
+"""``python -m phasegraph.warm MODULE ARGS...``."""
+
+from phasegraph.warm.client import main
+
+main()
