@@ -23,7 +23,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/series.smk"
 include: "workflow/rules/edges.smk"
 include: "workflow/rules/network.smk"
-# include: "workflow/rules/phases.smk"
+include: "workflow/rules/phases.smk"
 include: "workflow/rules/report.smk"
 
 

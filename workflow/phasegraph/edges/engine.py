@@ -3,7 +3,8 @@
 An ablation in layer l leaves all layers up to l alone. So the engine walks through the layers once, carrying one
 residual stream per ablation of an earlier layer: layer l is called with 1 + l (H + 1) streams. A new ablation starts
 as the clean residual stream after its layer less what the node contributed. The direct effect needs the same calls:
-there, layer l reads the clean stream less the contribution of one earlier node.
+there, layer l reads the clean stream less the contribution of one earlier node. Between neighbouring layers of parallel
+blocks nothing lies in between, so both effects are the same number, and it is computed once.
 """
 
 from collections.abc import Iterator
@@ -104,6 +105,7 @@ def measure_edges(
     chunk = max(1, min(tokens_per_call // length, STREAM_BYTES // (8 * n_nodes * length * width)))
     variance = np.zeros((GROUPS, n_nodes))
     sums = {effect: _Sums(measure, means, n_nodes, first_position) for effect in effects}
+    shared = components.parallel and len(sums) == len(Effect)
     for part in torch.arange(prompts).split(chunk):
         clean = _clean_pass(components, tokens[part])
         if not torch.isfinite(clean.after[-1]).all():
@@ -111,10 +113,14 @@ def measure_edges(
         removed = _removed(components, clean, means, intervention)  # [N, B, T, D]
         _add_by_group(variance, _variance(clean, means, first_position)[None], group[part])
         rows = max(1, tokens_per_call // (len(part) * length))
-        for effect, collected in sums.items():
-            walk = _walk_total if effect is Effect.TOTAL else _walk_direct
-            for source, layer, z, mlp in walk(components, clean, removed, rows):
-                collected.add(source, layer, z, mlp, clean, group[part])
+        if Effect.TOTAL in sums:
+            for source, layer, z, mlp in _walk_total(components, clean, removed, rows):
+                added = sums[Effect.TOTAL].add(source, layer, z, mlp, clean, group[part])
+                if shared and source.start >= (layer - 1) * (components.n_heads + 1):
+                    sums[Effect.DIRECT].add_sums(source, layer, *added, group[part])
+        if Effect.DIRECT in sums:
+            for source, layer, z, mlp in _walk_direct(components, clean, removed, rows, skip_neighbours=shared):
+                sums[Effect.DIRECT].add(source, layer, z, mlp, clean, group[part])
     positions = prompts // GROUPS * (length - first_position)
     mask = mask_of(nodes_of(components.n_layers, components.n_heads), components.parallel)
     return {
@@ -176,7 +182,8 @@ def _walk_total(components: Components, clean: Clean, removed: Tensor, rows: int
     for layer in range(components.n_layers):
         known = layer * per_layer
         last = layer == components.n_layers - 1
-        for source in _slices(0, known, rows):
+        neighbours = max(0, known - per_layer)  # first node of the layer before
+        for source in (*_slices(0, neighbours, rows), *_slices(neighbours, known, rows)):
             x = streams[source]
             if components.parallel:
                 z, mlp = _flat(components.both, layer, x)
@@ -200,11 +207,13 @@ def _walk_total(components: Components, clean: Clean, removed: Tensor, rows: int
         streams[own] = clean.after[layer] - removed[own]
 
 
-def _walk_direct(components: Components, clean: Clean, removed: Tensor, rows: int) -> Iterator[_Changed]:
+def _walk_direct(
+    components: Components, clean: Clean, removed: Tensor, rows: int, skip_neighbours: bool
+) -> Iterator[_Changed]:
     """Let each layer read the clean residual stream less the contribution of one earlier node."""
     per_layer = components.n_heads + 1
     for layer in range(components.n_layers):
-        known = layer * per_layer
+        known = max(0, layer - skip_neighbours) * per_layer
         if components.parallel:
             for source in _slices(0, known, rows):
                 yield source, layer, *_flat(components.both, layer, clean.before[layer] - removed[source])
@@ -225,15 +234,23 @@ class _Sums:
         self.sums = np.zeros((GROUPS, n_nodes, n_nodes, terms))
         self.measure, self.means, self.first = measure, means, first_position
 
-    def add(self, source: slice, layer: int, z: Tensor | None, mlp: Tensor | None, clean: Clean, group: Tensor) -> None:
-        heads = self.means.z[layer].shape[0]
-        start = layer * (heads + 1)
-        if z is not None:
-            sums = self._position_sums(z, clean.z[layer], self.means.z[layer])  # [R, B, H, K]
-            _add_by_group(self.sums[:, source, start : start + heads], sums, group)
-        if mlp is not None:
-            sums = self._position_sums(mlp, clean.mlp[layer], self.means.mlp[layer])  # [R, B, K]
-            _add_by_group(self.sums[:, source, start + heads], sums, group)
+    def add(
+        self, source: slice, layer: int, z: Tensor | None, mlp: Tensor | None, clean: Clean, group: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Reduce changed outputs and add them; give the sums of heads [R, B, H, K] and MLP [R, B, K]."""
+        heads = None if z is None else self._position_sums(z, clean.z[layer], self.means.z[layer])
+        mlps = None if mlp is None else self._position_sums(mlp, clean.mlp[layer], self.means.mlp[layer])
+        self.add_sums(source, layer, heads, mlps, group)
+        return heads, mlps
+
+    def add_sums(self, source: slice, layer: int, heads: Tensor | None, mlps: Tensor | None, group: Tensor) -> None:
+        """Add sums that `add` has made."""
+        n_heads = self.means.z[layer].shape[0]
+        start = layer * (n_heads + 1)
+        if heads is not None:
+            _add_by_group(self.sums[:, source, start : start + n_heads], heads, group)
+        if mlps is not None:
+            _add_by_group(self.sums[:, source, start + n_heads], mlps, group)
 
     def _position_sums(self, ablated: Tensor, clean: Tensor, mean: Tensor) -> Tensor:
         return position_sums(self.measure, ablated[:, :, self.first :], clean[:, self.first :], mean)

@@ -23,21 +23,21 @@ def reference_edges(
     reference: Tensor,
     *,
     intervention: Intervention,
-    measure: Measure,
     effect: Effect,
     first_position: int = 1,
-) -> np.ndarray:
+) -> dict[Measure, np.ndarray]:
     """Measure edges as `phasegraph.edges.engine.measure_edges` does, one whole pass per source (and target layer).
 
     Returns
     -------
-    ndarray of float64, shape [GROUPS + 1, N, N]
+    dict of Measure to ndarray of float64, shape [GROUPS + 1, N, N]
+        By every measure, since they are made of the same passes.
     """
     nodes = nodes_of(bridge.cfg.n_layers, bridge.cfg.n_heads)
     clean = _outputs(bridge, tokens, nodes, [])
     on_reference = _outputs(bridge, reference, nodes, [])
     means = {i: y[:, first_position:].mean((0, 1)) for i, y in on_reference.items()}
-    result = np.zeros((GROUPS + 1, len(nodes), len(nodes)))
+    result = {measure: np.zeros((GROUPS + 1, len(nodes), len(nodes))) for measure in Measure}
     for source in nodes:
         replacement = means[source.index] if intervention is Intervention.MEAN else 0 * means[source.index]
         if effect is Effect.TOTAL:
@@ -45,10 +45,11 @@ def reference_edges(
         else:
             changed = _direct_outputs(bridge, tokens, nodes, source, replacement, clean)
         for target, after in changed.items():
-            if _possible(source, nodes[target], is_parallel(bridge)):
-                result[:, source.index, target] = _weights(
-                    measure, clean[target][:, first_position:], after[:, first_position:], means[target]
-                )
+            if not _possible(source, nodes[target], is_parallel(bridge)):
+                continue
+            outputs = clean[target][:, first_position:], after[:, first_position:], means[target]
+            for measure, matrices in result.items():
+                matrices[:, source.index, target] = _weights(measure, *outputs)
     return result
 
 

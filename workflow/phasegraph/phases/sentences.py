@@ -1,0 +1,91 @@
+"""What a study's phases come to, in plain English."""
+
+from collections.abc import Iterable
+
+
+def sentences(found: dict) -> list[str]:
+    """Say what was found and what was not.
+
+    Parameters
+    ----------
+    found
+        The contents of ``phases.json`` so far; see `phasegraph.phases.study.run_study`.
+
+    Returns
+    -------
+    list of str
+        The first sentence is the verdict of test B, the only one that separates phases from smooth drift.
+    """
+    if found["test_a"] is None:
+        n = found["checkpoints"]["n"]
+        verdict = [f"Not tested for phases: {n} checkpoints are too few for two regimes and a trend."]
+    else:
+        verdict = [_verdict(found), *_regimes(found), _labels(found)]
+    return [*verdict, *_behaviour(found), *_left_out(found)]
+
+
+def _verdict(found: dict) -> str:
+    boundaries = found["test_b"]["boundaries"]
+    alpha = found["settings"]["alpha"]
+    if not boundaries:
+        p = found["test_b"]["p_values"][0]
+        return (
+            "Smooth drift suffices: against a smooth trend along the path in weight space, no jump of the rates of "
+            f"change is significant (test B, p = {p:.3g}, alpha = {alpha:g})."
+        )
+    places = _listed(f"step {b['step']} (90 % interval {_interval(b)}, p = {b['p_value']:.3g})" for b in boundaries)
+    return f"Smooth drift does not suffice: the rates of change jump at {places} (test B, alpha = {alpha:g})."
+
+
+def _regimes(found: dict) -> list[str]:
+    boundaries = found["test_a"]["boundaries"]
+    alpha = found["settings"]["alpha"]
+    if not boundaries:
+        p = found["test_a"]["p_values"][0]
+        return [
+            f"At most 1 regime shown: no level change of the rates of change (test A, p = {p:.3g}, alpha = {alpha:g})."
+        ]
+    places = _listed(f"step {b['step']} ({b['kind']}, 90 % interval {_interval(b)})" for b in boundaries)
+    lines = [f"At most {len(boundaries) + 1} regimes shown: new ones begin at {places} (test A, alpha = {alpha:g})."]
+    if len(boundaries) == found["settings"]["max_changes"]:
+        lines.append(
+            "The search ended at its limit, so the number of regimes is not identified; see the sensitivity table."
+        )
+    return lines
+
+
+def _labels(found: dict) -> str:
+    segments = _listed(f"{s['label']} (steps {s['start_step']}-{s['end_step']})" for s in found["segments"])
+    return f"Described by rule: {segments}; labels describe and prove nothing."
+
+
+def _behaviour(found: dict) -> list[str]:
+    change = found["behaviour"]["transition"]
+    if change is None:
+        return ["The loss of the repeated half leaves no plateau, so no transition of behaviour is dated."]
+    lines = [
+        f"The loss of the repeated half falls from {change['plateau']:.3g} to {change['final']:.3g} between steps "
+        f"{change['start']} and {change['end']} (half of it by step {change['half']})."
+    ]
+    reach = f"inside that transition or within {found['settings']['near_checkpoints']} checkpoints of it"
+    if found["test_a"] is None or not found["test_a"]["boundaries"]:
+        return lines
+    near = found["behaviour"]["agreement"]["boundaries_at_transition"]
+    if near:
+        verb = "lies" if len(near) == 1 else "lie"
+        return [*lines, f"Of the structural boundaries, {_listed(f'step {step}' for step in near)} {verb} {reach}."]
+    return [*lines, f"No structural boundary lies {reach}."]
+
+
+def _left_out(found: dict) -> list[str]:
+    dropped = found["checkpoints"]["dropped"]
+    return [f"Left out: {_listed('step {step} ({why})'.format(**d) for d in dropped)}."] if dropped else []
+
+
+def _interval(boundary: dict) -> str:
+    return "{}-{}".format(*boundary["interval_steps"])
+
+
+def _listed(items: Iterable[str]) -> str:
+    *most, last = items
+    return f"{', '.join(most)} and {last}" if most else last

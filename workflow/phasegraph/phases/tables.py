@@ -1,0 +1,140 @@
+"""What the stages before hand over: a study's tables, checked and aligned by checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from phasegraph.errors import PhasegraphError
+from phasegraph.phases.rates import moved
+from phasegraph.types import Effect
+
+WEIGHT_METRICS = (
+    "mean_weight",
+    "gini",
+    "gini_sqrt",
+    "n_eff_entropy",
+    "n_eff_simpson",
+    "top1_share",
+    "top10_share",
+    "gini_out_strength",
+    "gini_in_strength",
+)
+"""Metrics of weights and strengths that are tested for change; of the total effect."""
+
+PATH_METRICS = ("efficiency", "gini_betweenness")
+"""Metrics of paths that are tested for change; of the direct effect where it was computed, since paths on total effects
+count every detour twice."""
+
+CHURN = ("churn", "noise_floor", "excess_churn")
+"""How far a checkpoint is from the one before; churn is tested, the other two are used for the labels."""
+
+UNDEFINED = "gini_betweenness"
+"""The one metric that a sound graph may not have: no shortest path has a node in between."""
+
+LOSS, PREFIX = "loss_second", "prefix_matching"
+"""Behaviour: loss on the repeated half; attention of each head to what followed a token's first occurrence."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A study, one row per checkpoint whose weights differ from those of the one before."""
+
+    steps: np.ndarray
+    """int [N]."""
+    arc_length: np.ndarray
+    """[N], distance travelled in weight space."""
+    levels: dict[str, np.ndarray]
+    """Metric -> [N]."""
+    churn: dict[str, np.ndarray]
+    """Each of `CHURN` -> [N]; NaN for the first checkpoint."""
+    behaviour: dict[str, np.ndarray]
+    """Loss of the repeated half and the largest prefix-matching score of any head -> [N]."""
+    path_effect: Effect
+    """The effect on which the path metrics were computed."""
+    left_out: dict[int, str]
+    """Step -> why it is not here."""
+    undefined: dict[str, str]
+    """Metric -> why it is not here."""
+
+
+def read_tables(metrics: Path, behaviour: Path, manifest: Path) -> Tables:
+    """Read and align a study's tables.
+
+    Parameters
+    ----------
+    metrics
+        ``metrics.parquet``: step, effect, metric, estimate, ... The estimate is used, not the bias-corrected value: the
+        bias hardly changes from checkpoint to checkpoint, while the correction adds noise to every difference.
+    behaviour
+        ``behaviour.parquet``: step, quantity, node, estimate, ...
+    manifest
+        ``series.tsv``: step, arc_length, ...
+
+    Raises
+    ------
+    PhasegraphError
+        If a file, column, metric or checkpoint is missing, or a value is missing where there must be one.
+    """
+    series = _read(manifest, ("step", "arc_length"))
+    measured = _read(metrics, ("step", "effect", "metric", "estimate"))
+    acts = _read(behaviour, ("step", "quantity", "estimate"))
+    steps = measured["step"].unique().sort().to_numpy()
+    arc = dict(zip(series["step"].to_list(), series["arc_length"].to_list(), strict=True))
+    if unknown := [step for step in steps.tolist() if arc.get(step) is None]:
+        raise PhasegraphError(f"{manifest}: no arc_length for step {unknown[0]}; audit the series again")
+    arc_length = np.array([arc[step] for step in steps.tolist()], dtype=float)
+    effects = measured.filter(pl.col("metric").is_in(PATH_METRICS))["effect"].unique().to_list()
+    path_effect = Effect.DIRECT if Effect.DIRECT in effects else Effect.TOTAL
+    wanted = dict.fromkeys((*WEIGHT_METRICS, *CHURN), Effect.TOTAL) | dict.fromkeys(PATH_METRICS, path_effect)
+    columns = {
+        name: _column(measured.filter(pl.col("effect") == effect), metrics, "metric", name, steps)
+        for name, effect in wanted.items()
+    }
+    loss = _column(acts, behaviour, "quantity", LOSS, steps)
+    per_head = acts.filter(pl.col("quantity") == PREFIX).group_by("step", "quantity").agg(pl.col("estimate").max())
+    prefix = _column(per_head, behaviour, "quantity", PREFIX, steps)
+
+    keep = moved(arc_length)
+    left_out = {step: "no metrics" for step in arc if step not in set(steps.tolist())}
+    left_out |= {int(steps[i]): f"same weights as step {steps[i - 1]}" for i in np.flatnonzero(~keep)}
+    columns = {name: values[keep] for name, values in columns.items()}
+    undefined = {}
+    if missing := np.flatnonzero(np.isnan(columns[UNDEFINED])).tolist():
+        undefined[UNDEFINED] = f"undefined at {len(missing)} checkpoints, first at step {steps[keep][missing[0]]}"
+        del columns[UNDEFINED]
+    return Tables(
+        steps=steps[keep],
+        arc_length=arc_length[keep],
+        levels={name: columns[name] for name in (*WEIGHT_METRICS, *PATH_METRICS) if name in columns},
+        churn={name: columns[name] for name in CHURN},
+        behaviour={LOSS: loss[keep], PREFIX: prefix[keep]},
+        path_effect=path_effect,
+        left_out=dict(sorted(left_out.items())),
+        undefined=undefined,
+    )
+
+
+def _read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
+    try:
+        table = pl.read_csv(path, separator="\t") if path.suffix == ".tsv" else pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise PhasegraphError(f"{path} is missing or damaged; run the stage that writes it again") from error
+    if absent := [name for name in columns if name not in table.columns]:
+        raise PhasegraphError(f"{path} has no column {absent[0]}; run the stage that writes it again")
+    return table.select(columns)
+
+
+def _column(table: pl.DataFrame, path: Path, key: str, name: str, steps: np.ndarray) -> np.ndarray:
+    """Values [N] of one metric or quantity, NaN where they are null."""
+    rows = table.filter(pl.col(key) == name)
+    if rows.is_empty():
+        raise PhasegraphError(f"{path} has no {key} {name}, which the change test needs; run the stage that writes it")
+    here = rows["step"].to_list()
+    if len(set(here)) < len(here):
+        raise PhasegraphError(f"{path}: {key} {name} is there twice at a step; run the stage that writes it again")
+    if absent := sorted(set(steps.tolist()) - set(here)):
+        raise PhasegraphError(f"{path}: {key} {name} is missing at step {absent[0]}; run the stage for that checkpoint")
+    found = dict(zip(here, rows["estimate"].cast(pl.Float64).to_list(), strict=True))
+    return np.array([found[step] for step in steps.tolist()], dtype=float)
