@@ -1,11 +1,13 @@
 """What the configuration means beyond its schema: which steps, which studies, and whether they fit together.
 
-Imported by the Snakefile, so it must stay cheap: standard library only.
+Imported by the Snakefile, so it must stay cheap. ``python -m phasegraph.config`` writes a configuration as YAML.
 """
 
+import argparse
 import json
 
 from phasegraph.errors import PhasegraphError
+from phasegraph.files import atomic
 from phasegraph.series.recipe import Recipe
 from phasegraph.series.steps import expand_steps
 
@@ -32,6 +34,14 @@ def series_steps(config: dict) -> dict[str, list[int]]:
     return steps
 
 
+def part_of(config: dict, study: str) -> str:
+    """Give the part of the configuration that a study depends on, as one canonical JSON string."""
+    settings = config["studies"][study]
+    series = settings["series"]
+    part = {"series": {series: config["series"][series]}, "studies": {study: settings}}
+    return json.dumps(part, sort_keys=True)
+
+
 def measurement(study: dict) -> str:
     """Give everything of a study that changes its edges or its behaviour, as one canonical JSON string."""
     return json.dumps({key: study[key] for key in ("task", "intervention", "measure")}, sort_keys=True)
@@ -56,3 +66,19 @@ def tokens_per_step(series: dict) -> int:
 def alternatives(names: list[str]) -> str:
     """Make a wildcard constraint that lets these names pass, or none at all."""
     return "|".join(names) if names else "(?!)"
+
+
+def main() -> None:
+    """Read the command line and write the file."""
+    import yaml  # the Snakefile has no need of it
+
+    parser = argparse.ArgumentParser(prog="python -m phasegraph.config", description="Write a configuration as YAML.")
+    parser.add_argument("--config", required=True, type=json.loads, help="the configuration, as JSON")
+    parser.add_argument("--out", required=True, help="file to write")
+    arguments = parser.parse_args()
+    with atomic(arguments.out) as temporary:
+        temporary.write_text(yaml.safe_dump(arguments.config, sort_keys=True, allow_unicode=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,20 +3,27 @@
 phasegraph itself does the work; this file only says which series and studies there are.
 """
 
+from snakemake.exceptions import WorkflowError
+
 from phasegraph.config import (
     alternatives,
     measurement,
+    part_of,
     recipe,
     series_steps,
     store_of,
     tokens_per_step,
 )
+from phasegraph.errors import PhasegraphError
 from phasegraph.report.catalogue import FIGURES, MANIFEST, PAGE_FILES
 from phasegraph.reruns import code_digest, code_of
 
 SERIES = config["series"]
 STUDIES = config["studies"]
-STEPS = series_steps(config)
+try:
+    STEPS = series_steps(config)
+except PhasegraphError as error:
+    raise WorkflowError(f"The configuration cannot be used: {error}") from None
 TRAINING_CODE = code_digest("phasegraph.series.optimiser")[:12]
 
 
@@ -43,9 +50,8 @@ def checkpoints_of_series(wildcards):
 
 
 def config_of(wildcards):
-    """The part of the configuration that a study depends on."""
-    study = STUDIES[wildcards.study]
-    return {"series": {study["series"]: SERIES[study["series"]]}, "studies": {wildcards.study: study}}
+    """The part of the configuration that a study depends on, as JSON."""
+    return part_of(config, wildcards.study)
 
 
 def edges_of(wildcards):
@@ -72,7 +78,10 @@ def figure_code(wildcards):
 def figure_files(wildcards):
     """What a figure is drawn from."""
     figure = FIGURES[wildcards.figure]
-    return study_files(wildcards, figure.files + figure.direct_files * STUDIES[wildcards.study]["direct"])
+    return study_files(
+        wildcards,
+        figure.files + figure.direct_files * STUDIES[wildcards.study]["direct"],
+    )
 
 
 def page_files(wildcards):

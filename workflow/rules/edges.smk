@@ -79,7 +79,7 @@ rule gather_behaviour:
     """Collect the behaviour of all checkpoints in one table with intervals."""
     input:
         behaviour=every_step("results/{study}/behaviour/{step}.npz"),
-        code=code_of("phasegraph.tasks.gather"),
+        code=code_of("phasegraph.tasks"),
     output:
         "results/{study}/behaviour.parquet",
     log:
@@ -91,5 +91,5 @@ rule gather_behaviour:
         runtime=5,
     message:
         "Gathering the behaviour of {wildcards.study}"
-    script:
-        "../scripts/gather_behaviour.py"
+    shell:
+        "python -m phasegraph.warm phasegraph.tasks --out {output} {input.behaviour} > {log} 2>&1"

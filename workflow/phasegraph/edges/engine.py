@@ -105,7 +105,6 @@ def measure_edges(
     chunk = max(1, min(tokens_per_call // length, STREAM_BYTES // (8 * n_nodes * length * width)))
     variance = np.zeros((GROUPS, n_nodes))
     sums = {effect: _Sums(measure, means, n_nodes, first_position) for effect in effects}
-    shared = components.parallel and len(sums) == len(Effect)
     for part in torch.arange(prompts).split(chunk):
         clean = _clean_pass(components, tokens[part])
         if not torch.isfinite(clean.after[-1]).all():
@@ -113,20 +112,28 @@ def measure_edges(
         removed = _removed(components, clean, means, intervention)  # [N, B, T, D]
         _add_by_group(variance, _variance(clean, means, first_position)[None], group[part])
         rows = max(1, tokens_per_call // (len(part) * length))
-        if Effect.TOTAL in sums:
-            for source, layer, z, mlp in _walk_total(components, clean, removed, rows):
-                added = sums[Effect.TOTAL].add(source, layer, z, mlp, clean, group[part])
-                if shared and source.start >= (layer - 1) * (components.n_heads + 1):
-                    sums[Effect.DIRECT].add_sums(source, layer, *added, group[part])
-        if Effect.DIRECT in sums:
-            for source, layer, z, mlp in _walk_direct(components, clean, removed, rows, skip_neighbours=shared):
-                sums[Effect.DIRECT].add(source, layer, z, mlp, clean, group[part])
+        _collect(components, clean, removed, sums, group[part], rows)
     positions = prompts // GROUPS * (length - first_position)
     mask = mask_of(nodes_of(components.n_layers, components.n_heads), components.parallel)
     return {
         effect: np.where(mask, weights(measure, collected.sums, variance, positions), 0).astype(np.float32)
         for effect, collected in sums.items()
     }
+
+
+def _collect(
+    components: Components, clean: Clean, removed: Tensor, sums: dict[Effect, "_Sums"], group: Tensor, rows: int
+) -> None:
+    """Ablate every node on the prompts of one clean pass, and add what changes to the sums of each effect."""
+    shared = components.parallel and len(sums) == len(Effect)
+    if Effect.TOTAL in sums:
+        for source, layer, z, mlp in _walk_total(components, clean, removed, rows):
+            added = sums[Effect.TOTAL].add(source, layer, z, mlp, clean, group)
+            if shared and source.start >= (layer - 1) * (components.n_heads + 1):
+                sums[Effect.DIRECT].add_sums(source, layer, *added, group)
+    if Effect.DIRECT in sums:
+        for source, layer, z, mlp in _walk_direct(components, clean, removed, rows, skip_neighbours=shared):
+            sums[Effect.DIRECT].add(source, layer, z, mlp, clean, group)
 
 
 def _clean_pass(components: Components, tokens: Tensor) -> Clean:

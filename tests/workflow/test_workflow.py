@@ -1,0 +1,225 @@
+"""Whole runs of the workflow, in a copy of the repository: what is made, and what is made again after a change."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+from safetensors.numpy import load_file, save_file
+from snakemake.utils import validate
+
+ROOT = Path(__file__).parents[2]
+PARTS = ["Snakefile", "config.yaml", "config", "profiles", "envs", "workflow"]
+STEPS = (0, 4, 8, 12, 16, 20)
+FIGURES = 7
+
+
+def snakemake(folder: Path, *options: str) -> subprocess.CompletedProcess:
+    """Run Snakemake in a copy of the repository, which then also imports its own copy of the library."""
+    environment = os.environ | {"PYTHONPATH": str(folder / "workflow")}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    command = [sys.executable, "-m", "snakemake", "--configfile", "tests/workflow/config.yaml"]
+    command += ["--max-jobs-per-timespan", "100/1s", *options]  # the profile's 5 s are for long runs
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
+
+
+def to_do(folder: Path, *options: str) -> Counter:
+    """Count the jobs by rule that a run would do now."""
+    dry = snakemake(folder, "--dry-run", *options)
+    assert dry.returncode == 0, dry.stderr + dry.stdout
+    table = re.search(r"Job stats:\njob +count\n[- ]+\n(.*?)\ntotal", dry.stdout + dry.stderr, re.DOTALL)
+    rows = [line.split() for line in table[1].splitlines()] if table else []
+    return Counter({rule: int(count) for rule, count in rows if rule not in ("all", "everything")})
+
+
+def copy_of_repository(folder: Path) -> Path:
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            folder.mkdir(exist_ok=True)
+            shutil.copy(source, folder / part)
+    shutil.copytree(ROOT / "tests" / "workflow", folder / "tests" / "workflow")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A finished run; tests that change it work on copies."""
+    folder = copy_of_repository(tmp_path_factory.mktemp("run") / "phasegraph")
+    run = snakemake(folder, "--cores", "2")
+    assert run.returncode == 0, run.stderr[-6000:]
+    return folder
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    """Copy a finished run as a user would, with new modification times: nothing is to be done there."""
+    return Path(shutil.copytree(finished, tmp_path / "copy", copy_function=shutil.copyfile))
+
+
+FAN_IN = Counter(gather_behaviour=1, gather_network=1, find_phases=1, draw_figure=FIGURES, write_report=1)
+
+
+def times(counter: Counter, studies: int) -> Counter:
+    return Counter({rule: count * studies for rule, count in counter.items()})
+
+
+def test_everything_is_made(finished):
+    for study, direct in (("mean", True), ("paper", False)):
+        folder = finished / "results" / study
+        for step in STEPS:
+            edges = np.load(folder / "edges" / f"{step}.npy")
+            assert (edges.shape, edges.dtype) == ((17, 6, 6), np.float32)
+            assert (folder / "edges" / f"{step}.direct.npy").exists() == direct
+        assert sorted(pl.read_parquet(folder / "metrics.parquet")["step"].unique()) == list(STEPS)
+        assert sorted(pl.read_parquet(folder / "behaviour.parquet")["step"].unique()) == list(STEPS)
+        assert len(list((folder / "figures").glob("*.svg"))) == len(list((folder / "figures").glob("*.png"))) == FIGURES
+        assert json.loads((folder / "phases.json").read_text())["sentences"]
+        assert "</html>" in (folder / "report.html").read_text()
+        assert list(yaml.safe_load((folder / "run_config.yaml").read_text())["studies"]) == [study]
+    mask = np.load(finished / "results" / "mean" / "mask.npy")
+    edges = np.load(finished / "results" / "mean" / "edges" / "20.npy")
+    assert (edges[:, ~mask] == 0).all()
+    assert (edges[:, mask] > 0).all()
+    leftovers = [path.name for path in (finished / "results").rglob("*") if ".tmp" in path.name]
+    assert leftovers == []
+
+
+def test_nothing_is_left_to_do(finished):
+    dry = snakemake(finished, "--dry-run")
+    assert "Nothing to be done" in dry.stdout + dry.stderr
+
+
+def test_a_copy_with_new_times_has_nothing_to_do(copy):
+    for path in [*copy.rglob("*.py"), *copy.rglob("*.safetensors"), *copy.rglob("*.npy")]:
+        path.touch()
+    assert to_do(copy) == Counter()
+
+
+def test_one_changed_checkpoint_reruns_its_chain_and_the_fan_in(copy):
+    path = copy / "results/series/tiny/checkpoints/12/model.safetensors"
+    weights = load_file(path)
+    weights["gpt_neox.layers.0.attention.dense.weight"] *= 1.5
+    path.unlink()
+    save_file(weights, path, metadata={"format": "pt"})
+    chain = Counter(measure_edges=1, measure_edges_direct=1, measure_network=2, list_series=1)
+    assert to_do(copy) == chain + times(FAN_IN, 2)
+    before = {file: file.read_bytes() for file in (copy / "results").rglob("edges/*.npy")}
+    assert snakemake(copy, "--cores", "2").returncode == 0
+    changed = {
+        str(file.relative_to(copy / "results")) for file, bytes_ in before.items() if file.read_bytes() != bytes_
+    }
+    assert changed == {"mean/edges/12.npy", "mean/edges/12.direct.npy", "paper/edges/12.npy"}
+    assert to_do(copy) == Counter()
+
+
+def test_one_more_step_is_trained_and_measured_alone(copy):
+    config = copy / "tests/workflow/config.yaml"
+    config.write_text(config.read_text().replace("steps: [0, 4,", "steps: [0, 2, 4,"))
+    chain = Counter(train_series=1, save_checkpoint=1, measure_edges=1, measure_edges_direct=1, measure_network=2)
+    written = Counter(write_config=2)
+    assert to_do(copy) == chain + Counter(list_series=1) + written + times(FAN_IN, 2)
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("network/roles.py", times(Counter(gather_network=1, find_phases=1, draw_figure=FIGURES, write_report=1), 2)),
+        ("phases/labels.py", times(Counter(find_phases=1, draw_figure=FIGURES, write_report=1), 2)),
+        ("report/figures/tails.py", times(Counter(draw_figure=1, write_report=1), 2)),
+        (
+            "series/manifest.py",
+            Counter(list_series=1) + times(Counter(find_phases=1, draw_figure=FIGURES, write_report=1), 2),
+        ),
+    ],
+)
+def test_an_edited_module_reruns_what_imports_it(copy, module, expected):
+    path = copy / "workflow/phasegraph" / module
+    path.write_text(path.read_text() + "\n# edited\n")
+    assert to_do(copy) == expected
+
+
+def test_a_phase_setting_reruns_the_tests_alone(copy):
+    config = copy / "tests/workflow/config.yaml"
+    config.write_text(config.read_text().replace("bootstraps: 99", "bootstraps: 199", 1))
+    assert to_do(copy) == Counter(write_config=1, find_phases=1, draw_figure=FIGURES, write_report=1)
+
+
+def test_the_forwarder_has_the_same_jobs(tmp_path):
+    folder = copy_of_repository(tmp_path / "new")
+    jobs = to_do(folder)
+    assert jobs["measure_edges"] == len(STEPS)
+    assert to_do(folder, "--snakefile", "workflow/Snakefile") == jobs
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("intervention: zero", "intervension: zero", "intervension"),
+        ("intervention: zero", "intervention: nought", "nought"),
+        ("prompts: 16", "prompts: 20", "20"),
+        ("series: tiny", "series: tyni", "tyni"),
+        ("layers: 2", "layer: 2", "layer"),
+        ("steps: [0, 4,", "steps: [-1, 4,", "-1"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_named(tmp_path, old, new, named):
+    folder = copy_of_repository(tmp_path / "new")
+    config = folder / "tests/workflow/config.yaml"
+    config.write_text(config.read_text().replace(old, new, 1))
+    run = snakemake(folder, "--cores", "1")
+    assert run.returncode != 0
+    assert named in run.stdout + run.stderr
+    assert not (folder / "results").exists()
+
+
+def test_an_empty_configuration_is_the_demonstration():
+    schema = str(ROOT / "workflow/schemas/config.schema.yaml")
+    empty: dict = {}
+    shipped = yaml.safe_load((ROOT / "config.yaml").read_text())
+    validate(empty, schema)
+    validate(shipped, schema)
+    assert empty == shipped
+
+
+def test_shipped_configurations_are_valid():
+    for path in sorted((ROOT / "config").glob("*.yaml")):
+        validate(yaml.safe_load(path.read_text()), str(ROOT / "workflow/schemas/config.schema.yaml"))
+
+
+def test_every_key_of_the_schema_is_described():
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+
+    def properties(part):
+        for name, value in part.get("properties", {}).items():
+            yield name, value
+            yield from properties(value)
+
+    parts = [schema, *schema["$defs"].values()]
+    found = [(name, value) for part in parts for name, value in properties(part) if "$ref" not in value]
+    assert len(found) > 20
+    assert [name for name, value in found if "description" not in value] == []
+
+
+def test_pins_of_the_environment_are_those_of_the_constraints():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    constraints = dict(line.split("==") for line in lines if "==" in line)
+    environment = yaml.safe_load((ROOT / "envs/phasegraph.yaml").read_text())
+    pins = dict(line.split("==") for line in environment["dependencies"][-1]["pip"])
+    lower = {name.lower(): version for name, version in constraints.items()}
+    assert {name: lower.get(name.lower()) for name in pins} == pins
+    text = (ROOT / "pyproject.toml").read_text()
+    direct = re.findall(
+        r'^  "([a-z0-9-]+)[>=<]', re.search(r"^dependencies = \[(.*?)^\]", text, re.DOTALL | re.M)[1], re.M
+    )
+    assert sorted(direct) == sorted(name.lower() for name in pins)

@@ -1,0 +1,24 @@
+"""``python -m phasegraph.tasks``: collect the behaviour of all checkpoints in one table with intervals."""
+
+import argparse
+from pathlib import Path
+
+from phasegraph.errors import user_errors
+from phasegraph.files import atomic
+from phasegraph.tasks.gather import behaviour_table
+
+
+def main() -> None:
+    """Read the command line and write the table."""
+    parser = argparse.ArgumentParser(prog="python -m phasegraph.tasks", description=__doc__)
+    parser.add_argument("files", type=Path, nargs="+", help="behaviour/<step>.npz of all checkpoints")
+    parser.add_argument("--out", type=Path, required=True, help="behaviour.parquet to write")
+    arguments = parser.parse_args()
+    table = behaviour_table(arguments.files)
+    with atomic(arguments.out) as temporary:
+        table.write_parquet(temporary)
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main()
