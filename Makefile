@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@# Without bytecode every job would compile what it imports; some installers and settings leave it out.
-	-$(VENV)/bin/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1
+	-$(VENV)/bin/python -m compileall -q -j 0 $(VENV)/lib workflow/phasegraph >/dev/null 2>&1
 	@touch $@
 
 demo: env ## train the embedded model, study its checkpoints, print where the report is

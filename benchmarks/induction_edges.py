@@ -14,7 +14,7 @@ import torch
 
 from phasegraph.edges.engine import measure_edges
 from phasegraph.jackknife import delete_group
-from phasegraph.model.load import load_components
+from phasegraph.model.load import components_of, read
 from phasegraph.series.recipe import Recipe
 from phasegraph.series.training import train
 from phasegraph.tasks.behaviour import behaviour
@@ -29,8 +29,10 @@ def measure(seed: int, store: str) -> str:
     task = induction(prompts=32, reference=32, segment=15, token_range=(1, 64))
     behaviours, edges = {}, {}
     for step in (BEFORE, LAST):
-        bridge, components = load_components(folder / str(step), task.tokens.shape[1])
-        behaviours[step] = behaviour(bridge, task)
+        model = read(folder / str(step))
+        behaves = behaviour(model, task)
+        components = components_of(model, task.tokens.shape[1])
+        behaviours[step] = behaves
         edges[step] = measure_edges(
             components,
             torch.from_numpy(task.tokens),

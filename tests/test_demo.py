@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from phasegraph.edges.engine import measure_edges
-from phasegraph.model.load import load_components
+from phasegraph.model.load import components_of, read
 from phasegraph.series.recipe import Recipe
 from phasegraph.series.training import train
 from phasegraph.tasks.behaviour import behaviour
@@ -23,7 +23,9 @@ def measured(tmp_path_factory):
     task = induction(prompts=32, reference=32, segment=15, token_range=(1, 64))
     result = {}
     for step in (BEFORE, AFTER):
-        bridge, components = load_components(folder / str(step), task.tokens.shape[1])
+        model = read(folder / str(step))
+        behaves = behaviour(model, task)
+        components = components_of(model, task.tokens.shape[1])
         edges = measure_edges(
             components,
             torch.from_numpy(task.tokens),
@@ -32,7 +34,7 @@ def measured(tmp_path_factory):
             measure=Measure.VARIANCE,
             effects=tuple(Effect),
         )
-        result[step] = behaviour(bridge, task), edges
+        result[step] = behaves, edges
     return result
 
 

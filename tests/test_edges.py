@@ -12,7 +12,7 @@ from phasegraph.edges.measures import position_sums, weights
 from phasegraph.edges.reference import reference_edges
 from phasegraph.errors import PhasegraphError
 from phasegraph.model.components import Components
-from phasegraph.model.load import load, load_components
+from phasegraph.model.load import components_of, load, read
 from phasegraph.model.nodes import mask_of, nodes_of
 from phasegraph.types import GROUPS, Effect, Intervention, Measure
 
@@ -26,7 +26,7 @@ def prompts(task):
 @pytest.mark.parametrize("name", ["parallel", "sequential", "gpt2"])
 def test_engine_equals_the_slow_reference(models, task, name, intervention, effect):
     tokens, reference = prompts(task)
-    _, components = load_components(models[name], tokens.shape[1])
+    components = components_of(read(models[name]), tokens.shape[1])
     truth = reference_edges(load(models[name]), tokens, reference, intervention=intervention, effect=effect)
     for measure, expected in truth.items():
         options = {"intervention": intervention, "measure": measure, "effects": (effect,)}
@@ -40,7 +40,7 @@ def test_engine_equals_the_slow_reference(models, task, name, intervention, effe
 @pytest.mark.parametrize("name", ["parallel", "sequential", "gpt2"])
 def test_both_effects_together_are_those_measured_alone(models, task, name):
     tokens, reference = prompts(task)
-    _, components = load_components(models[name], tokens.shape[1])
+    components = components_of(read(models[name]), tokens.shape[1])
     options = {"intervention": Intervention.MEAN, "measure": Measure.CENTRED_COSINE}
     together = measure_edges(components, tokens, reference, **options, effects=tuple(Effect))
     for effect in Effect:
@@ -51,7 +51,7 @@ def test_both_effects_together_are_those_measured_alone(models, task, name):
 @pytest.mark.parametrize("name", ["parallel", "sequential"])
 def test_slices_change_nothing(models, task, name):
     tokens, reference = prompts(task)
-    _, components = load_components(models[name], tokens.shape[1])
+    components = components_of(read(models[name]), tokens.shape[1])
     options = {"intervention": Intervention.MEAN, "measure": Measure.VARIANCE, "effects": tuple(Effect)}
     whole = measure_edges(components, tokens, reference, **options, tokens_per_call=10**6)
     for size in (1, 50, 64):
@@ -62,7 +62,7 @@ def test_slices_change_nothing(models, task, name):
 
 def test_little_memory_changes_nothing(models, task, monkeypatch):
     tokens, reference = prompts(task)
-    _, components = load_components(models["parallel"], tokens.shape[1])
+    components = components_of(read(models["parallel"]), tokens.shape[1])
     options = {"intervention": Intervention.ZERO, "measure": Measure.COSINE}
     whole = measure_edges(components, tokens, reference, **options)[Effect.TOTAL]
     monkeypatch.setattr(engine, "STREAM_BYTES", 1)
@@ -71,7 +71,7 @@ def test_little_memory_changes_nothing(models, task, monkeypatch):
 
 def test_doubling_the_prompts_changes_nothing(models, task):
     tokens, reference = prompts(task)
-    _, components = load_components(models["parallel"], tokens.shape[1])
+    components = components_of(read(models["parallel"]), tokens.shape[1])
     options = {"intervention": Intervention.MEAN, "measure": Measure.VARIANCE}
     once = measure_edges(components, tokens, reference, **options)[Effect.TOTAL]
     twice = measure_edges(components, tokens.repeat_interleave(2, 0), reference, **options)[Effect.TOTAL]
@@ -138,7 +138,7 @@ def test_linear_model_has_closed_form_weights(task):
 
 def test_permuting_heads_permutes_the_matrix(models, task):
     tokens, reference = prompts(task)
-    _, components = load_components(models["parallel"], tokens.shape[1])
+    components = components_of(read(models["parallel"]), tokens.shape[1])
     swapped = dataclasses.replace(
         components,
         attention=lambda layer, x: components.attention(layer, x).flip(2),
@@ -156,7 +156,7 @@ def test_permuting_heads_permutes_the_matrix(models, task):
 @pytest.mark.parametrize("effect", list(Effect))
 def test_a_head_that_writes_nothing_has_no_influence(models, task, effect):
     tokens, reference = prompts(task)
-    _, components = load_components(models["sequential"], tokens.shape[1])
+    components = components_of(read(models["sequential"]), tokens.shape[1])
 
     def silence(layer, z):
         z = z.clone()
@@ -176,7 +176,7 @@ def test_a_head_that_writes_nothing_has_no_influence(models, task, effect):
 def test_nothing_outside_the_mask(models, task):
     tokens, reference = prompts(task)
     for name, parallel in (("parallel", True), ("sequential", False)):
-        _, components = load_components(models[name], tokens.shape[1])
+        components = components_of(read(models[name]), tokens.shape[1])
         mask = mask_of(nodes_of(3, 2), parallel)
         for measure in Measure:
             found = measure_edges(components, tokens, reference, intervention=Intervention.ZERO, measure=measure)
@@ -219,7 +219,7 @@ def test_small_effects_keep_their_digits():
 
 def test_infinite_outputs_are_refused(models, task):
     tokens, reference = prompts(task)
-    _, components = load_components(models["parallel"], tokens.shape[1])
+    components = components_of(read(models["parallel"]), tokens.shape[1])
     broken = dataclasses.replace(components, embed=lambda tokens: components.embed(tokens) * torch.inf)
     with pytest.raises(PhasegraphError, match="not finite"):
         measure_edges(broken, tokens, reference, intervention=Intervention.MEAN, measure=Measure.VARIANCE)

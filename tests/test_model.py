@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from phasegraph.errors import PhasegraphError
 from phasegraph.model import load as load_module
 from phasegraph.model.components import bridge_components
-from phasegraph.model.load import load, load_components
+from phasegraph.model.load import compare_with_bridge, components_of, load, read
 from phasegraph.model.neox import neox_components
 from phasegraph.model.nodes import is_parallel, mask_of, nodes_of, write_nodes
 from phasegraph.types import Kind
@@ -99,39 +99,50 @@ def test_the_fast_path_equals_the_bridge(models, task, name):
             x = x + slow.project(layer, z)
 
 
-def test_a_wrong_fast_path_is_given_up(models, monkeypatch, capsys):
+@pytest.mark.parametrize("name", ["parallel", "sequential"])
+def test_a_wrong_fast_path_is_given_up(models, monkeypatch, capsys, name):
     def wrong(model, length):
         components = neox_components(model, length)
-        return dataclasses.replace(
-            components, both=lambda layer, x: (components.attention(layer, x), 1.001 * components.mlp(layer, x))
-        )
+        return dataclasses.replace(components, mlp=lambda layer, x: 1.001 * components.mlp(layer, x))
 
-    _, components = load_components(models["parallel"], 9)
-    assert "neox" in components.mlp.__qualname__
+    assert "neox" in components_of(read(models[name]), 9).mlp.__qualname__
     monkeypatch.setattr(load_module, "neox_components", wrong)
-    _, components = load_components(models["parallel"], 9)
-    assert "bridge" in components.mlp.__qualname__
+    assert "bridge" in components_of(read(models[name]), 9).mlp.__qualname__
     assert "the fast path is off by" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["parallel", "sequential", "gpt2"])
-def test_outputs_that_do_not_add_up_are_refused(models, monkeypatch, name):
-    load_components(models[name], 9)
+def test_components_have_the_bridges_outputs(models, monkeypatch, name):
+    assert compare_with_bridge(models[name]) < 1e-5
+    original = load_module.components_of
 
+    def off(model, length):
+        components = original(model, length)
+        return dataclasses.replace(components, both=lambda layer, x: (components.attention(layer, x) * 1.01, x))
+
+    monkeypatch.setattr(load_module, "components_of", off)
+    assert compare_with_bridge(models[name]) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["sequential", "gpt2"])
+def test_outputs_that_do_not_add_up_are_refused(models, monkeypatch, name):
     def doubled(bridge, length):
         components = bridge_components(bridge, length)
         return dataclasses.replace(components, mlp=lambda layer, x: 2 * components.mlp(layer, x))
 
+    monkeypatch.setattr(load_module, "neox_difference", lambda *_: float("inf"))
+    components_of(read(models[name]), 9)
     monkeypatch.setattr(load_module, "bridge_components", doubled)
     with pytest.raises(PhasegraphError, match=r"(GPTNeoX|GPT2).* is not supported: its node outputs miss"):
-        load_components(models[name], 9)
+        components_of(read(models[name]), 9)
 
 
 def test_a_wrong_idea_of_the_block_is_refused(models, monkeypatch):
     """Reading parallel blocks as sequential ones would draw edges that cannot be."""
+    monkeypatch.setattr(load_module, "neox_difference", lambda *_: float("inf"))
     monkeypatch.setattr("phasegraph.model.components.is_parallel", lambda bridge: False)
     with pytest.raises(PhasegraphError, match="is not supported"):
-        load_components(models["parallel"], 9)
+        components_of(read(models["parallel"]), 9)
 
 
 def test_nodes_table(tmp_path):
@@ -141,13 +152,13 @@ def test_nodes_table(tmp_path):
     )
 
 
-def test_infinite_weights_are_named(models, tmp_path):
+def test_infinite_weights_are_refused(models, tmp_path):
     shutil.copytree(models["parallel"], tmp_path / "40")
     tensors = load_file(tmp_path / "40" / "model.safetensors")
     tensors["gpt_neox.layers.1.mlp.dense_h_to_4h.weight"][0, 0] = torch.inf
     save_file(tensors, tmp_path / "40" / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(PhasegraphError, match=r"40: .* not finite"):
-        load_components(tmp_path / "40", 9)
+    with pytest.raises(PhasegraphError, match="not finite"):
+        components_of(read(tmp_path / "40"), 9)
 
 
 @pytest.mark.parametrize("harm", ["no weights", "no config", "truncated", "a weight missing", "garbage config"])

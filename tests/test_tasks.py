@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from phasegraph.errors import PhasegraphError
 from phasegraph.groups import group_of, leave_one_out
-from phasegraph.model.load import load
+from phasegraph.model.load import read
 from phasegraph.tasks.behaviour import behaviour
 from phasegraph.tasks.gather import behaviour_table
 from phasegraph.tasks.induction import induction
@@ -66,7 +66,7 @@ def test_groups():
 
 @pytest.mark.parametrize("name", ["parallel", "gpt2"])
 def test_behaviour_against_plain_loops(models, task, name):
-    found = behaviour(load(models[name]), task)
+    found = behaviour(read(models[name]), task)
     model = AutoModelForCausalLM.from_pretrained(models[name], attn_implementation="eager", local_files_only=True)
     with torch.inference_mode():
         output = model(torch.from_numpy(task.tokens), output_attentions=True)
@@ -100,9 +100,9 @@ def test_behaviour_against_plain_loops(models, task, name):
 
 
 def test_behaviour_does_not_depend_on_the_size_of_a_pass(models, task, monkeypatch):
-    whole = behaviour(load(models["parallel"]), task)
+    whole = behaviour(read(models["parallel"]), task)
     monkeypatch.setattr("phasegraph.tasks.behaviour.PROMPTS_PER_PASS", 5)
-    for key, value in behaviour(load(models["parallel"]), task).items():
+    for key, value in behaviour(read(models["parallel"]), task).items():
         np.testing.assert_allclose(value, whole[key], atol=1e-6, err_msg=key)
 
 

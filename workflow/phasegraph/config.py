@@ -34,6 +34,11 @@ def series_steps(config: dict) -> dict[str, list[int]]:
     return steps
 
 
+def training_threads(series: dict) -> int:
+    """Count the threads of the embedded training, which belong to the recipe."""
+    return Recipe.from_dict(series["recipe"]).threads
+
+
 def part_of(config: dict, study: str) -> str:
     """Give the part of the configuration that a study depends on, as one canonical JSON string."""
     settings = config["studies"][study]

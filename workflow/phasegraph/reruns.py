@@ -64,7 +64,7 @@ def code_digest(module: str, also: Iterable[str] = (), package: Path = _PACKAGE)
 
 
 def _closure(module: str, also: Iterable[str], package: Path) -> set[Path]:
-    found = {name: package / name for name in also}
+    found = {name: (package / name).resolve() for name in also}
     for name, file in found.items():
         if not file.is_file():
             raise PhasegraphError(f"{name}: no such file in {package}; mend `also`, the files named beside {module}")

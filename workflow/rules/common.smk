@@ -13,9 +13,15 @@ from phasegraph.config import (
     series_steps,
     store_of,
     tokens_per_step,
+    training_threads,
 )
 from phasegraph.errors import PhasegraphError
-from phasegraph.report.catalogue import FIGURES, MANIFEST, PAGE_FILES
+from phasegraph.report.catalogue import (
+    FIGURES,
+    MANIFEST,
+    PAGE_DIRECT_FILES,
+    PAGE_FILES,
+)
 from phasegraph.reruns import code_digest, code_of
 
 SERIES = config["series"]
@@ -24,6 +30,11 @@ try:
     STEPS = series_steps(config)
 except PhasegraphError as error:
     raise WorkflowError(f"The configuration cannot be used: {error}") from None
+REPORT_TEXTS = [
+    "report/page.html.j2",
+    "report/page.css",
+    *(f"../report/{figure}.rst" for figure in FIGURES),
+]
 TRAINING_CODE = code_digest("phasegraph.series.optimiser")[:12]
 
 
@@ -86,7 +97,9 @@ def figure_files(wildcards):
 
 def page_files(wildcards):
     """What the page of a study is written from."""
-    return study_files(wildcards, PAGE_FILES)
+    return study_files(
+        wildcards, PAGE_FILES + PAGE_DIRECT_FILES * STUDIES[wildcards.study]["direct"]
+    )
 
 
 def study_files(wildcards, names):
@@ -156,3 +169,8 @@ def trained_weights_of(wildcards):
 def tokens_per_step_of(wildcards):
     """Number of tokens that a training step of a series sees."""
     return tokens_per_step(SERIES[wildcards.series])
+
+
+def training_threads_of(wildcards):
+    """Number of threads by which the recipe of a series is trained."""
+    return training_threads(SERIES[wildcards.series])

@@ -54,7 +54,7 @@ rule write_report:
         unpack(page_files),
         figures=expand("results/{{study}}/figures/{figure}.svg", figure=FIGURES),
         config="results/{study}/run_config.yaml",
-        code=code_of("phasegraph.report"),
+        code=code_of("phasegraph.report", also=REPORT_TEXTS),
     output:
         report(
             "results/{study}/report.html",

@@ -19,11 +19,12 @@ rule train_series:
         "logs/train_series/{series}.tsv"
     conda:
         "../../envs/phasegraph.yaml"
-    threads: 1
+    threads: training_threads_of
     resources:
         mem_mb=2000,
         runtime=30,
     params:
+        threads=training_threads_of,
         recipe=recipe_of,
         steps=steps_of,
         code=TRAINING_CODE,
@@ -31,7 +32,8 @@ rule train_series:
     message:
         "Training the series {wildcards.series}"
     shell:
-        "python -m phasegraph.warm phasegraph.series train --recipe {params.recipe:q} --code {params.code}"
+        # The recipe's threads and not Snakemake's, since their number decides the last bits of every sum.
+        "OMP_NUM_THREADS={params.threads} python -m phasegraph.series train --recipe {params.recipe:q} --code {params.code}"
         " --steps {params.steps} --store {params.store}/training --log {output.log} 2>&1 | tee {log}"
 
 

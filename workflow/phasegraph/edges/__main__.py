@@ -11,7 +11,7 @@ import torch
 from phasegraph.edges.engine import measure_edges
 from phasegraph.errors import PhasegraphError, user_errors
 from phasegraph.files import atomic
-from phasegraph.model.load import load_components, vocabulary_of
+from phasegraph.model.load import components_of, read, vocabulary_of
 from phasegraph.tasks.behaviour import behaviour
 from phasegraph.tasks.induction import Task, induction
 from phasegraph.types import Effect, Intervention, Measure
@@ -31,7 +31,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     begin = time.perf_counter()
     task = _task(study["task"], vocabulary_of(arguments.checkpoint))
-    bridge, components = load_components(arguments.checkpoint, task.tokens.shape[1])
+    model = read(arguments.checkpoint)
+    behaves = behaviour(model, task)  # first, because the components may take the model apart
+    components = components_of(model, task.tokens.shape[1])
     effects = (Effect.TOTAL, Effect.DIRECT) if arguments.direct else (Effect.TOTAL,)
     edges = measure_edges(
         components,
@@ -43,7 +45,7 @@ def main() -> None:
         first_position=task.first_position,
     )
     with atomic(arguments.behaviour) as temporary:
-        np.savez(temporary, **behaviour(bridge, task))
+        np.savez(temporary, **behaves)
     for effect, path in zip(effects, (arguments.total, arguments.direct), strict=False):
         with atomic(path) as temporary:
             np.save(temporary, edges[effect])

@@ -21,7 +21,7 @@ from phasegraph.model.components import Components
 from phasegraph.model.nodes import mask_of, nodes_of
 from phasegraph.types import GROUPS, Effect, Intervention, Measure
 
-TOKENS_PER_CALL = 1024
+TOKENS_PER_CALL = 1536
 """A layer is called with about this many tokens at once: the slices then stay in a core's cache."""
 
 STREAM_BYTES = 256 * 2**20

@@ -88,6 +88,16 @@ def bridge_components(bridge: TransformerBridge, length: int) -> Components:
     )
 
 
+def residual_streams(components: Components, tokens: Tensor) -> list[Tensor]:
+    """Run a model undisturbed: the residual stream before layer 0 and after every layer, [R, T, D] each."""
+    streams = [components.embed(tokens)]
+    for layer in range(components.n_layers):
+        x = streams[-1]
+        middle = x + components.project(layer, components.attention(layer, x))
+        streams.append(middle + components.mlp(layer, x if components.parallel else middle))
+    return streams
+
+
 def _attention_keywords(bridge: TransformerBridge, length: int) -> list[dict]:
     """Record what the attention of each layer is called with, on one prompt, so that it fits every batch size."""
     recorded: list[dict] = [{} for _ in bridge.blocks]

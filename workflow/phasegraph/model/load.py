@@ -1,4 +1,4 @@
-"""From a checkpoint folder to a TransformerBridge, offline and without a tokenizer."""
+"""From a checkpoint folder to a runnable model, offline and without a tokenizer."""
 
 import json
 import os
@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from phasegraph.errors import PhasegraphError
-from phasegraph.model.components import Components, bridge_components
-from phasegraph.model.neox import neox_components
+from phasegraph.model.components import Components, bridge_components, residual_streams
+from phasegraph.model.neox import neox_components, neox_difference
 
 TOLERANCE = 1e-4
 """Largest difference, relative to the largest output, at which a fast implementation counts as equal."""
@@ -36,7 +36,7 @@ def vocabulary_of(folder: str | Path) -> int:
 
 
 def load(folder: str | Path) -> TransformerBridge:
-    """Load a checkpoint with its raw weights: nothing is folded, nothing is centred.
+    """Load a checkpoint into a bridge with its raw weights: nothing is folded, nothing is centred.
 
     Parameters
     ----------
@@ -51,50 +51,79 @@ def load(folder: str | Path) -> TransformerBridge:
     Raises
     ------
     PhasegraphError
-        If the folder lacks a file, or its weights are truncated or do not fit its configuration.
+        As in `read`.
     """
-    return _bridge(_read(Path(folder)))
+    return _bridge(read(folder))
 
 
-def load_components(folder: str | Path, length: int) -> tuple[TransformerBridge, Components]:
-    """Load a checkpoint for the ablation engine, by the fastest implementation that is right.
+def components_of(model: PreTrainedModel, length: int) -> Components:
+    """Take a model apart for the ablation engine, by the fastest implementation that is right.
 
-    Where there is one for the architecture, it is compared with the bridge on a few tokens, and given up (with a
-    line on standard error) if any output differs by more than `TOLERANCE` of the largest one.
+    Where there is one for the architecture, it is compared with the model itself on a few tokens, and given up (with a
+    line on standard error) if the residual stream after any layer differs by more than `TOLERANCE` of its largest
+    value. Everywhere else the model is wrapped by a bridge.
 
     Parameters
     ----------
-    folder
-        As in `load`.
+    model
+        As `read` gives it. A bridge replaces its modules, so do not use it afterwards.
     length
         Number of positions T of the prompts.
 
     Returns
     -------
-    tuple of TransformerBridge and Components
-        The model, and the same model as functions on residual streams.
+    Components
+        The model as functions on residual streams.
 
     Raises
     ------
     PhasegraphError
-        As in `load`, or if the architecture's node outputs do not add up to its residual stream, so that taking one
-        away would not mean what it says.
+        If the model's outputs are not finite, or the node outputs of its architecture do not add up to its residual
+        stream, so that taking one away would not mean what it says.
     """
-    model = _read(Path(folder))
+    tokens = _some_tokens(length, model.config.vocab_size)
     with torch.inference_mode():
-        fast = neox_components(model, length) if model.config.model_type == "gpt_neox" else None
+        if model.config.model_type == "gpt_neox":
+            fast = neox_components(model, length)
+            gap = neox_difference(model, fast, tokens)
+            if gap <= TOLERANCE:
+                return fast
+            print(f"the fast path is off by {gap:.1e}, using the bridge's own modules", file=sys.stderr)
         bridge = _bridge(model)
         components = bridge_components(bridge, length)
-        _check_sum(folder, bridge, components, length)
-        if fast is not None:
-            gap = _largest_difference(components, fast, length, model.config.vocab_size)
-            if gap <= TOLERANCE:
-                return bridge, fast
-            print(f"{folder}: the fast path is off by {gap:.1e}, using the bridge's own modules", file=sys.stderr)
-    return bridge, components
+        _check_sum(bridge, components, tokens)
+    return components
 
 
-def _read(folder: Path) -> PreTrainedModel:
+def compare_with_bridge(folder: str | Path, length: int = 16) -> float:
+    """Compare what `components_of` gives for a checkpoint with the outputs of every node in its bridge.
+
+    Returns
+    -------
+    float
+        Largest difference over all node outputs, relative to the largest output of the same kind and layer.
+    """
+    found = components_of(read(folder), length)
+    bridge = load(folder)
+    expected = bridge_components(bridge, length)
+    with torch.inference_mode():
+        streams = residual_streams(expected, _some_tokens(length, bridge.cfg.d_vocab))
+        return max(
+            float((one - other).abs().max() / one.abs().max().clamp(min=1e-30))
+            for layer, x in enumerate(streams[:-1])
+            for one, other in zip(expected.both(layer, x), found.both(layer, x), strict=True)
+        )
+
+
+def read(folder: str | Path) -> PreTrainedModel:
+    """Load a checkpoint as transformers has it: float32, eager attention, evaluation mode.
+
+    Raises
+    ------
+    PhasegraphError
+        If the folder lacks a file, or its weights are truncated or do not fit its configuration.
+    """
+    folder = Path(folder)
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise PhasegraphError(f"{folder}: {name} is missing; restore it or take this step out of the series")
@@ -124,19 +153,14 @@ def _bridge(model: PreTrainedModel) -> TransformerBridge:
     return build_bridge_from_module(model, model.config.architectures[0], hf_config=model.config)
 
 
-def _check_sum(folder: str | Path, bridge: TransformerBridge, components: Components, length: int) -> None:
+def _check_sum(bridge: TransformerBridge, components: Components, tokens: Tensor) -> None:
     """Refuse a model whose embedding and node outputs do not add up to the residual stream that it really computes."""
-    tokens = _some_tokens(length, bridge.cfg.d_vocab)
     final: list[Tensor] = []
     bridge.run_with_hooks(tokens, fwd_hooks=[("ln_final.hook_in", lambda x, hook: final.append(x))], return_type=None)
-    x = components.embed(tokens)
-    for layer in range(components.n_layers):
-        middle = x + components.project(layer, components.attention(layer, x))
-        x = middle + components.mlp(layer, x if components.parallel else middle)
     if not final[0].isfinite().all():
-        raise PhasegraphError(f"{folder}: its outputs are not finite; take this step out of the series")
-    gap = float((x - final[0]).abs().max() / final[0].abs().max())
-    if not gap <= TOLERANCE:  # also if it is not a number
+        raise PhasegraphError("the model's outputs are not finite; take this step out of the series")
+    gap = float((residual_streams(components, tokens)[-1] - final[0]).abs().max() / final[0].abs().max())
+    if gap > TOLERANCE:
         architecture = bridge.cfg.architecture
         raise PhasegraphError(
             f"{architecture} is not supported: its node outputs miss the residual stream by {gap:.1e}; "
@@ -146,17 +170,6 @@ def _check_sum(folder: str | Path, bridge: TransformerBridge, components: Compon
 
 def _some_tokens(length: int, vocabulary: int) -> Tensor:
     return (torch.arange(2 * length) * 7919 % vocabulary).view(2, length)
-
-
-def _largest_difference(one: Components, other: Components, length: int, vocabulary: int) -> float:
-    """Largest difference between two implementations over all node outputs, relative to the largest output."""
-    x, gap = one.embed(_some_tokens(length, vocabulary)), 0.0
-    for layer in range(one.n_layers):
-        z, mlp = one.both(layer, x)
-        for expected, found in zip((z, mlp), other.both(layer, x), strict=True):
-            gap = max(gap, float((expected - found).abs().max() / expected.abs().max().clamp(min=1e-30)))
-        x = x + one.project(layer, z) + mlp
-    return gap
 
 
 def _first_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
-from phasegraph.model.components import Components
+from phasegraph.model.components import Components, residual_streams
 
 
 def neox_components(model: PreTrainedModel, length: int) -> Components:
@@ -91,6 +91,23 @@ def neox_components(model: PreTrainedModel, length: int) -> Components:
         both=both,
         head_weights=[layer[4].weight.T.reshape(heads, d_head, width) for layer in layers],
     )
+
+
+def neox_difference(model: PreTrainedModel, components: Components, tokens: Tensor) -> float:
+    """Compare the residual stream after every layer, and the logits, with those of the model itself.
+
+    Returns
+    -------
+    float
+        Largest difference relative to the largest value; infinite if the model's own outputs are not finite.
+    """
+    output = model(tokens, output_hidden_states=True, use_cache=False)
+    streams = residual_streams(components, tokens)
+    logits = model.get_output_embeddings()(model.gpt_neox.final_layer_norm(streams[-1]))
+    # transformers' last hidden state is already normalised; the logits stand for it
+    pairs = [*zip(output.hidden_states[:-1], streams[:-1], strict=True), (output.logits, logits)]
+    gaps = [float((one - other).abs().max() / one.abs().max()) for one, other in pairs]
+    return max(gaps) if torch.isfinite(torch.tensor(gaps)).all() else torch.inf
 
 
 def _fold(norm: torch.nn.LayerNorm, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
+from transformers import PreTrainedModel
 
 from phasegraph.groups import group_of, leave_one_out
 from phasegraph.tasks.induction import Task
@@ -13,13 +13,13 @@ PROMPTS_PER_PASS = 32
 
 
 @torch.inference_mode()
-def behaviour(bridge: TransformerBridge, task: Task) -> dict[str, np.ndarray]:
+def behaviour(model: PreTrainedModel, task: Task) -> dict[str, np.ndarray]:
     """Measure a model's behaviour, with leave-one-group-out replicates.
 
     Parameters
     ----------
-    bridge
-        A loaded model.
+    model
+        A causal language model with eager attention, which gives its patterns.
     task
         Its prompts.
 
@@ -34,7 +34,7 @@ def behaviour(bridge: TransformerBridge, task: Task) -> dict[str, np.ndarray]:
         - ``previous_token`` [GROUPS + 1, L, H]: mean attention to the token before.
     """
     passes = [
-        _by_prompt(bridge, torch.from_numpy(part), task)
+        _by_prompt(model, torch.from_numpy(part), task)
         for part in np.array_split(task.tokens, -(-len(task.tokens) // PROMPTS_PER_PASS))
     ]
     group = group_of(len(task.tokens))
@@ -47,15 +47,9 @@ def behaviour(bridge: TransformerBridge, task: Task) -> dict[str, np.ndarray]:
     return result
 
 
-def _by_prompt(bridge: TransformerBridge, tokens: Tensor, task: Task) -> dict[str, np.ndarray]:
-    patterns: list[Tensor] = []
-
-    def keep(pattern: Tensor, hook: object) -> None:
-        patterns.append(pattern)  # [P, H, T, T]: row = the token that attends
-
-    layers = range(bridge.cfg.n_layers)
-    hooks = [(f"blocks.{layer}.attn.hook_pattern", keep) for layer in layers]
-    logits = bridge.run_with_hooks(tokens, fwd_hooks=hooks)  # [P, T, vocabulary]
+def _by_prompt(model: PreTrainedModel, tokens: Tensor, task: Task) -> dict[str, np.ndarray]:
+    output = model(tokens, output_attentions=True, use_cache=False)
+    logits = output.logits  # [P, T, vocabulary]
     start, segment = task.first_position, task.segment
     loss = torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
     right = logits[:, :-1].argmax(-1) == tokens[:, 1:]
@@ -63,7 +57,7 @@ def _by_prompt(bridge: TransformerBridge, tokens: Tensor, task: Task) -> dict[st
     first = slice(0, start + segment - 1)
     positions = torch.arange(tokens.shape[1])
     from_second, from_any = positions[start + segment :], positions[start + 1 :]
-    stacked = torch.stack(patterns, dim=1)  # [P, L, H, T, T]
+    stacked = torch.stack(output.attentions, dim=1)  # [P, L, H, T, T]; row = the token that attends
     return {
         "loss_first": loss[:, first].mean(1).numpy(),
         "loss_second": loss[:, second].mean(1).numpy(),

@@ -35,6 +35,9 @@ PRELOAD = (
     "igraph",
     "polars",  # starts its threads at the first query, not at import
     "seaborn",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
+    "jinja2",
 )
 """What jobs import; measured by the difference of `sys.modules` before and after loading a first GPT-NeoX."""
 

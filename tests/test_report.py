@@ -1,0 +1,901 @@
+"""The report stage on small synthetic studies, with tables by the real network and phases stages (45 s)."""
+
+import doctest
+import importlib
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import matplotlib as mpl
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection, QuadMesh
+from matplotlib.text import Text
+from scipy.stats import kendalltau
+
+from phasegraph.errors import PhasegraphError
+from phasegraph.jackknife import delete_group
+from phasegraph.network.checkpoint import checkpoint
+from phasegraph.network.gather import Outputs, gather
+from phasegraph.phases.study import Settings, run_study
+from phasegraph.report import blocks, choose, evidence, findings, induction, method, sentences, style, texts, words
+from phasegraph.report.catalogue import FIGURES, MANIFEST, PAGE_DIRECT_FILES, PAGE_FILES
+from phasegraph.report.figures.graphs import chosen_edges
+from phasegraph.report.page import write_page
+from phasegraph.report.study import StudyData
+from phasegraph.types import GROUPS, Effect, Kind, Node
+
+LAYERS, HEADS, COUNT = 3, 3, 40
+
+
+# --- synthetic studies ---------------------------------------------------------------------------------------------
+
+
+def components(layers=LAYERS, heads=HEADS):
+    return [
+        Node(index, layer, Kind.MLP if head == heads else Kind.HEAD, None if head == heads else head)
+        for index, (layer, head) in enumerate(itertools.product(range(layers), range(heads + 1)))
+    ]
+
+
+def leave_one_out(groups):
+    """Estimate and leave-one-out means [17, ...] of group values [16, ...]."""
+    return np.concatenate([groups.mean(0)[None], (groups.sum(0) - groups) / (len(groups) - 1)])
+
+
+def make_study(folder, *, count, direct=True, heads=HEADS, learns=True, seed=0):
+    """Write a study of `count` checkpoints; if it learns, edges L0H0 -> layer 1 grow while the loss falls."""
+    rng = np.random.default_rng(seed)
+    nodes = components(heads=heads)
+    layer = np.array([node.layer for node in nodes])
+    mask = layer[:, None] < layer
+    study = folder / "results" / "planted"
+    for name in ("edges", "network"):
+        (study / name).mkdir(parents=True)
+    lines = [f"{n.index}\t{n.name}\t{n.layer}\t{n.kind}\t{'' if n.head is None else n.head}" for n in nodes]
+    (study / "nodes.tsv").write_text("\n".join(["index\tname\tlayer\tkind\thead", *lines]) + "\n")
+    np.save(study / "mask.npy", mask)
+    steps = [4 * i for i in range(count)]
+    progress = 1 / (1 + np.exp(-(np.arange(count) - count / 2) / max(count / 25, 0.5))) * learns
+    base = np.exp(rng.normal(-4, 1, mask.shape)) * mask
+    drift = rng.normal(0, 0.02, (count, *mask.shape)).cumsum(0)
+    rows = []
+    for i, step in enumerate(steps):
+        weights = base * np.exp(drift[i])
+        weights[0, layer == 1] += 0.3 * progress[i]
+        for suffix, share in {"": 1.0, ".direct": 0.5}.items() if direct else {"": 1.0}.items():
+            groups = share * weights * np.exp(rng.normal(0, 0.1, (GROUPS, *mask.shape)))
+            np.save(study / "edges" / f"{step}{suffix}.npy", leave_one_out(groups).astype(np.float32))
+        total, through = (study / "edges" / f"{step}{suffix}.npy" for suffix in ("", ".direct"))
+        here = study / "nodes.tsv", study / "mask.npy", study / "network" / f"{step}.npz"
+        checkpoint(total, through if direct else None, *here)
+        rows += behaviour_rows(rng, step, nodes, progress[i])
+    schema = {"step": pl.Int64, "quantity": pl.String, "node": pl.String}
+    schema |= dict.fromkeys(("estimate", "low", "high"), pl.Float64)
+    pl.DataFrame(rows, schema=schema, orient="row").write_parquet(study / "behaviour.parquet")
+    names = ("metrics.parquet", "roles.parquet", "distances.npy", "replicates.npz")
+    gather(
+        [study / "network" / f"{step}.npz" for step in steps],
+        [study / "edges" / f"{step}.npy" for step in steps],
+        study / "nodes.tsv",
+        study / "mask.npy",
+        Outputs(*(study / name for name in names)),
+    )
+    manifest = folder / "results" / "series" / "run" / "series.tsv"
+    manifest.parent.mkdir(parents=True)
+    moved = [0.5 + 0.01 * i for i in range(count)]
+    lines = ["step\tpath\tsha256\tbytes\ttokens\tdisplacement\tarc_length"]
+    for i, step in enumerate(steps):
+        lines.append(f"{step}\tp/{step}\tabc\t9\t{step * 1024}\t{moved[i] if i else ''}\t{sum(moved[1 : i + 1])}")
+    manifest.write_text("\n".join(lines) + "\n")
+    run_study(study / "metrics.parquet", study / "behaviour.parquet", manifest, study / "phases.json",
+              Settings(alpha=0.05, bootstraps=99))  # fmt: skip
+    return StudyData(study, manifest)
+
+
+def behaviour_rows(rng, step, nodes, progress):
+    values = {
+        ("loss_first", None): 4.3,
+        ("loss_second", None): 3.9 - 3.7 * progress,
+        ("accuracy", None): 0.05 + 0.9 * progress,
+    }
+    for node in nodes:
+        if node.kind is Kind.HEAD:
+            values["prefix_matching", node.name] = 0.05 + (0.7 * progress if node.layer == 1 else 0)
+            values["previous_token", node.name] = 0.1 + (0.8 * progress if node.name == "L0H0" else 0)
+    for (quantity, name), value in values.items():
+        around = delete_group(leave_one_out(value + rng.normal(0, 0.01, GROUPS)))
+        yield step, quantity, name, *map(float, (around.estimate, around.low, around.high))
+
+
+def boundary(step, low, high, p_value=0.004, kind="gradual"):
+    return {"step": step, "index": step // 4, "p_value": p_value, "interval_steps": [low, high], "kind": kind}
+
+
+def planted_phases(a=(), b=(), transition=(60, 80, 100), p_a=0.3, p_b=0.2, near=(), n=COUNT, limit=3):
+    """Contents of phases.json with these boundaries of test A and test B."""
+    dated = transition and dict(zip(("start", "half", "end"), transition, strict=True))
+    return {
+        "settings": {"alpha": 0.01, "max_changes": limit, "min_size": 5, "near_checkpoints": 5},
+        "checkpoints": {"n": n, "first": 0, "last": 4 * (n - 1), "dropped": []},
+        "columns": {"used": ["churn"], "dropped": {"gini": "redundant: with churn"}},
+        "test_a": {"boundaries": list(a), "p_values": [x["p_value"] for x in a] or [p_a], "search": [], "ar": 0.1},
+        "test_b": {"boundaries": list(b), "p_values": [x["p_value"] for x in b] or [p_b], "search": [], "ar": 0.1},
+        "smooth_drift_suffices": not b,
+        "sensitivity": [
+            {"max_changes": 5, "min_size": 5, "test_a": {"changes": 4, "steps": [8, 9, 10, 11]}, "test_b": None}
+        ],
+        "segments": [
+            {"start_step": 0, "end_step": 4 * (n - 1), "label": "refinement", "relative_slope": 0.1,
+             "relative_change": None, "relative_churn": 1.5}
+        ],
+        "behaviour": {
+            "transition": dated and dated | {"plateau": 3.9, "final": 0.2},
+            "boundaries": {"loss_second": [boundary(64, 60, 72)], "prefix_matching": []},
+            "agreement": {
+                "boundaries_at_transition": list(near) if transition else None,
+                "matches": {
+                    "loss_second": {"matches": 1 if a else None, "p_value": 0.05, "p_bonferroni": 0.1},
+                    "prefix_matching": {"matches": None, "p_value": None, "p_bonferroni": None},
+                },
+            },
+        },
+        "sentences": [],
+    }  # fmt: skip
+
+
+TWO = planted_phases(
+    a=[boundary(24, 24, 28, 0.001, "abrupt"), boundary(76, 60, 92)],
+    b=[boundary(24, 24, 24, 0.002, "abrupt")],
+    near=[76],
+)
+
+
+@pytest.fixture(scope="session")
+def studies(tmp_path_factory):
+    """One that learns, with direct effects; one of six checkpoints; one of one-head layers that learns nothing."""
+    return {
+        "learns": make_study(tmp_path_factory.mktemp("learns"), count=COUNT),
+        "short": make_study(tmp_path_factory.mktemp("short"), count=6, direct=False),
+        "one-head": make_study(tmp_path_factory.mktemp("one-head"), count=COUNT, direct=False, heads=1, learns=False),
+    }
+
+
+@pytest.fixture(scope="session")
+def study(studies, tmp_path_factory):
+    """The study that learns, with planted phases."""
+    folder = tmp_path_factory.mktemp("phases") / "results"
+    shutil.copytree(studies["learns"].folder.parent, folder)
+    (folder / "planted" / "phases.json").write_text(json.dumps(TWO))
+    return StudyData(folder / "planted", folder / "series" / "run" / "series.tsv")
+
+
+@pytest.fixture(scope="session")
+def drawn(study, tmp_path_factory):
+    """All figures of the planted study, each drawn from the files alone that the catalogue names for it."""
+    figures = {}
+    for name, figure in FIGURES.items():
+        folder = tmp_path_factory.mktemp(name)
+        copy_files(study, folder, {*figure.files, *figure.direct_files})
+        manifest = study.manifest_path if MANIFEST in figure.files else folder / "nothing.tsv"
+        figures[name] = draw(name, StudyData(folder, manifest))
+    return figures
+
+
+def copy_files(study, folder, patterns):
+    for pattern in patterns - {MANIFEST}:
+        for step in study.steps.tolist() if "{step}" in pattern else [0]:
+            target = folder / pattern.format(step=step)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(study.folder / pattern.format(step=step), target)
+
+
+def draw(name, study):
+    return importlib.import_module(f"phasegraph.report.figures.{name}").draw(study)
+
+
+def column(study, table, **where):
+    """Rows of a table, read anew from its file."""
+    rows = pl.read_parquet(study.folder / f"{table}.parquet")
+    for name, value in where.items():
+        rows = rows.filter(pl.col(name) == value)
+    return rows
+
+
+def floats(values):
+    return values.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+
+
+def panel(figure, title):
+    """Axes that a title stands above."""
+    return next(axes for axes in figure.axes if title in [text.get_text() for text in axes.texts])
+
+
+def labelled(axes, label):
+    return next(line for line in axes.lines if line.get_label() == label)
+
+
+# --- every figure --------------------------------------------------------------------------------------------------
+
+
+def written(figure):
+    """Every visible text with the box that it takes, in pixels."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    hidden = set()
+    for axes in figure.findobj(Axes):
+        for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+            hidden |= set() if axes.axison else {axis.label}
+            for tick in (*axis.majorTicks, *axis.minorTicks):
+                if not (axes.axison and min(limits) <= tick.get_loc() <= max(limits)):
+                    hidden |= {tick.label1, tick.label2}
+    for text in figure.findobj(Text):
+        if text.get_text().strip() and text.get_visible() and text not in hidden:
+            yield text, text.get_window_extent(renderer)
+
+
+def check_texts(figure):
+    """No text is too small, leaves the figure or touches another one."""
+    with mpl.rc_context(style.THEME):
+        figure.draw_without_rendering()
+        texts_boxes = list(written(figure))
+    width, height = figure.bbox.size
+    for text, box in texts_boxes:
+        assert text.get_fontsize() >= 8, text
+        assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1, (text, box)
+    for (one, a), (other, b) in itertools.combinations(texts_boxes, 2):
+        overlap = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert min(overlap) <= 1.5, (one, other, overlap)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_is_small_cut_or_overlaps(drawn, name):
+    check_texts(drawn[name])
+
+
+@pytest.mark.parametrize("which", ["short", "one-head"])
+@pytest.mark.parametrize("name", FIGURES)
+def test_studies_with_gaps_are_drawn_as_well(studies, name, which):
+    check_texts(draw(name, studies[which]))
+
+
+UNITS = {
+    "behaviour": {"cross-entropy (nats)", "share", "(1 − Spearman's ρ)\nper unit moved", "Gini", "training step"},
+    "similarity": {"Spearman's ρ", "training step", "similarity of the wiring (Spearman's ρ over edges)"},
+    "metrics": {"weight", "Gini", "edges", "share of all weight", "1 − Spearman's ρ", "Kendall's τ", "training step"},
+    "strengths": {"layer", "training step", "sum of weights", "mean log ratio to block median"},
+    "roles": {"rank", "Kendall's τ with the\ncheckpoint before", "training step"},
+    "graphs": {"layer", "node colour: (out − in) / (out + in)"},
+    "tails": {"weight w of an edge", "share of possible edges of weight ≥ w", "Gini", "edges", "training step"},
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_axes_have_units(drawn, name):
+    labels = {label for axes in drawn[name].axes for label in (axes.get_xlabel(), axes.get_ylabel())}
+    labels |= {axes.get_xlabel() for outer in drawn[name].axes for axes in outer.child_axes}
+    assert UNITS[name] <= labels
+
+
+LEGENDS = {
+    "behaviour": {"second copy", "accuracy", "churn", "noise floor", "√w", "abrupt boundary", "gradual boundary"},
+    "similarity": {"last checkpoint", "abrupt boundary", "90 % interval of its place", "transition of behaviour"},
+    "metrics": {"entropy", "top 1 %", "estimate", "90 % interval", "against peers", "transition of behaviour"},
+    "strengths": {"undefined: no possible edge, or no peer", "MLP", "gradual boundary"},
+    "roles": {"layer 0", "layer 2", "chance", "raw", "abrupt boundary"},
+    "graphs": set(),
+    "tails": {"step 0", "step 156", "weights w", "√w", "transition of behaviour"},
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_legends_explain_what_is_drawn(drawn, name):
+    legends = [*drawn[name].legends, *(axes.get_legend() for axes in drawn[name].axes if axes.get_legend())]
+    found = {text.get_text() for legend in legends for text in legend.get_texts()}
+    assert found >= LEGENDS[name]
+    if name == "graphs":
+        titles = [legend.get_title().get_text() for legend in legends]
+        assert titles == ["edge: weight (direct effect)", "node area: out-strength (total effect)"]
+
+
+def test_legend_leaves_out_what_is_not_there(studies):
+    figure = draw("behaviour", studies["one-head"])
+    found = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert "transition of behaviour" not in found
+
+
+def test_same_bytes_in_every_process(study, tmp_path):
+    running = []
+    for seed in ("1", "2"):
+        command = [sys.executable, "-m", "phasegraph.report", "figure", "strengths", "--study", study.folder]
+        command += ["--manifest", study.manifest_path]
+        for kind in ("svg", "png"):
+            command += [f"--{kind}", tmp_path / f"{seed}.{kind}"]
+        running.append(subprocess.Popen(command, env=os.environ | {"PYTHONHASHSEED": seed}))
+    assert [process.wait() for process in running] == [0, 0]
+    for kind, start in (("svg", b"<?xml"), ("png", b"\x89PNG")):
+        first = (tmp_path / f"1.{kind}").read_bytes()
+        assert first.startswith(start) and first == (tmp_path / f"2.{kind}").read_bytes()
+
+
+def test_catalogue_needs_only_the_standard_library():
+    code = (
+        "import sys; before = set(sys.modules); import phasegraph.report.catalogue; "
+        "print({m.split('.')[0] for m in set(sys.modules) - before} - {*sys.stdlib_module_names, 'phasegraph'})"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+def test_only_empty_panels_are_called_undefined(drawn, studies):
+    def undefined(figure):
+        return [axes for axes in figure.axes if any(text.get_text().startswith("undefined") for text in axes.texts)]
+
+    assert not any(undefined(figure) for figure in drawn.values())
+    alone = studies["one-head"]
+    (betweenness,) = undefined(draw("metrics", alone))
+    assert "Concentration of betweenness" in [text.get_text() for text in betweenness.texts]
+    assert len(undefined(draw("roles", alone))) == 2
+
+
+@pytest.mark.parametrize(
+    ("steps", "scale", "ticks"),
+    [
+        ([4 * i for i in range(143)], "linear", [0, 200, 400]),
+        ([0, *(2**i for i in range(10)), 1000, 2000], "symlog", [0, 1, 10, 100, 1000]),
+    ],
+)
+def test_step_axis_is_logarithmic_where_checkpoints_are(steps, scale, ticks):
+    figure = style.new_figure(2)
+    axes = figure.subplots()
+    axes.plot(steps, steps)
+    style.step_axis(axes, np.array(steps))
+    low, high = axes.get_xlim()
+    assert axes.get_xscale() == scale and low <= steps[0] and high >= steps[-1]
+    assert [tick for tick in axes.get_xticks() if low <= tick <= high] == ticks
+    check_texts(figure)
+
+
+# --- what the figures show -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("title", "label", "metric", "effect"),
+    [
+        ("Mean weight of an edge", "", "mean_weight", "total"),
+        ("Concentration of edges", "√w", "gini_sqrt", "total"),
+        ("Global efficiency", "", "efficiency", "direct"),
+        ("Stability of gatherers", "against peers", "tau_gatherer_block", "total"),
+    ],
+)
+def test_metric_lines_and_bands_are_the_table(study, drawn, title, label, metric, effect):
+    axes = panel(drawn["metrics"], title)
+    rows = column(study, "metrics", metric=metric, effect=effect)
+    number = [line.get_label() for line in axes.lines].index(label) if label else 0
+    np.testing.assert_array_equal(axes.lines[number].get_xdata(), rows["step"])
+    np.testing.assert_array_equal(axes.lines[number].get_ydata(), floats(rows["estimate"]))
+    band = axes.collections[number].get_datalim(axes.transData)
+    assert band.y0 == pytest.approx(rows["low"].min()) and band.y1 == pytest.approx(rows["high"].max())
+
+
+def test_excess_churn_is_divided_by_the_distance_moved(study, drawn):
+    rows = column(study, "metrics", metric="excess_churn")
+    moved = np.r_[np.nan, 0.5 + 0.01 * np.arange(1, COUNT)]
+    line = panel(drawn["metrics"], "Change beyond noise").lines[0]
+    np.testing.assert_allclose(line.get_ydata(), floats(rows["estimate"]) / moved)
+
+
+def test_boundaries_and_transition_are_where_they_were_found(drawn):
+    for name, title in (("metrics", "Concentration of strength"), ("behaviour", "Loss on the prompts")):
+        axes = panel(drawn[name], title)
+        lines = {line.get_xdata()[0]: line.get_linestyle() for line in axes.lines if len(line.get_xdata()) == 2}
+        assert lines == {24: "-", 76: "--"}
+        spans = {(patch.get_x(), patch.get_x() + patch.get_width()) for patch in axes.patches}
+        assert spans == {(60, 100), (24, 28), (60, 92)}
+
+
+def test_behaviour_lines_are_the_table(study, drawn):
+    losses, skill = (panel(drawn["behaviour"], title) for title in ("Loss on the prompts", "Skill"))
+    for quantity, label in (("loss_first", "first copy"), ("loss_second", "second copy")):
+        rows = column(study, "behaviour", quantity=quantity)
+        np.testing.assert_array_equal(labelled(losses, label).get_ydata(), rows["estimate"])
+    drawn_lines = {tuple(line.get_ydata()) for line in skill.lines}
+    for head in ("L0H0", "L1H2", "L2H1"):
+        assert tuple(column(study, "behaviour", quantity="prefix_matching", node=head)["estimate"]) in drawn_lines
+    triangles = [line.get_xdata()[0] for line in losses.lines if line.get_marker() == "v"]
+    assert triangles == [64]
+
+
+def test_heatmaps_are_the_table(study, drawn):
+    meshes = [axes.findobj(QuadMesh)[0] for axes in drawn["strengths"].axes[:4]]
+    for mesh, (role, kind) in zip(meshes, itertools.product(("spreader", "gatherer"), ("raw", "block")), strict=True):
+        rows = column(study, "roles", role=role, score_kind=kind)
+        expected = floats(rows["estimate"]).reshape(COUNT, -1).T
+        np.testing.assert_array_equal(np.ma.filled(mesh.get_array(), np.nan), expected)
+    assert meshes[1].norm.vmin == -meshes[1].norm.vmax  # centred on 0
+    undefined = mpl.colors.to_rgba(style.UNDEFINED)
+    mlp = next(node.index for node in study.nodes if node.kind is Kind.MLP)
+    assert tuple(meshes[1].cmap(meshes[1].norm(meshes[1].get_array()))[mlp, 0]) == pytest.approx(undefined)
+
+
+def test_similarity_is_one_minus_distance(study, drawn):
+    mesh = drawn["similarity"].axes[0].findobj(QuadMesh)[0]
+    np.testing.assert_array_equal(mesh.get_array(), 1 - np.load(study.folder / "distances.npy"))
+    strip = panel(drawn["similarity"], "Similarity with …")
+    np.testing.assert_array_equal(labelled(strip, "last checkpoint").get_ydata(), np.asarray(mesh.get_array())[-1])
+
+
+def test_tails_count_edges(study, drawn):
+    axes = panel(drawn["tails"], "How many edges are that strong")
+    weights = np.load(study.folder / "edges" / "156.npy")[0][study.mask]
+    line = labelled(axes, "step 156")
+    for weight, share in list(zip(line.get_xdata(), line.get_ydata(), strict=True))[::7]:
+        assert share == pytest.approx((weights >= weight - 1e-9).mean())
+    gini = next(a for a in drawn["tails"].axes if a.get_ylabel() == "Gini")
+    rows = column(study, "metrics", metric="gini", step=156)
+    points = {
+        line.get_xdata()[0]: line.get_ydata()[0]
+        for line in gini.lines
+        if line.get_marker() == "o" and len(line.get_xdata())
+    }
+    assert points[156] == pytest.approx(rows["estimate"][0])
+
+
+def test_graph_draws_the_strongest_edges_at_one_scale(study, drawn):
+    steps = list(choose.telling_steps(study.steps, TWO))
+    assert steps == [0, 28, 60, 80, 100, 156]
+    largest = max(np.load(study.folder / "edges" / f"{step}.direct.npy")[0].max() for step in steps)
+    for axes, step in zip(drawn["graphs"].axes, steps, strict=False):
+        edges = np.load(study.folder / "edges" / f"{step}.direct.npy")[0]
+        count = round(0.05 * study.mask.sum())
+        wanted = set(zip(*np.unravel_index(np.argsort(-edges, axis=None)[:count], edges.shape), strict=True))
+        wanted |= {(int(edges[:, v].argmax()), v) for v in range(len(edges)) if study.mask[:, v].any()}
+        curves = next(found for found in axes.collections if isinstance(found, PathCollection))
+        expected = sorted(3.8 * np.sqrt(edges[u, v] / largest) for u, v in wanted)
+        np.testing.assert_allclose(sorted(curves.get_linewidths()), expected, rtol=1e-5)
+
+
+def test_edges_of_weight_zero_are_never_drawn():
+    mask = np.triu(np.ones((4, 4), bool), 1)
+    edges = np.zeros((4, 4))
+    edges[0, 1] = 0.5
+    np.testing.assert_array_equal(np.argwhere(chosen_edges(edges, mask)), [[0, 1]])
+
+
+def test_bumps_are_ranks(study, drawn):
+    axes = panel(drawn["roles"], "Spreaders by raw strength")
+    rows = column(study, "roles", role="spreader", score_kind="raw", step=156).filter(pl.col("rank") <= 8)
+    names = {text.get_text(): text.xy[1] for text in axes.texts if text.get_text().startswith("L")}
+    assert names == dict(zip(rows["node"], rows["rank"], strict=True))
+    dots = {(x, y) for line in axes.lines if line.get_marker() == "." for x, y in zip(*line.get_data(), strict=True)}
+    shown = {x for x, _ in dots}
+    table = column(study, "roles", role="spreader", score_kind="raw").filter(pl.col("rank") <= 8)
+    assert dots == {(s, r) for s, r in zip(table["step"], table["rank"], strict=True) if s in shown}
+
+
+def test_many_components_are_drawn_as_blocks(monkeypatch, study):
+    monkeypatch.setattr(blocks, "MOST", 5)
+    nodes = blocks.drawn_nodes(study.nodes)
+    assert [(node.layer, node.kind) for node in nodes] == list(itertools.product(range(LAYERS), (Kind.HEAD, Kind.MLP)))
+    graph = blocks.drawn_graph(study, 156)
+    direct, total = (study.edges(156, effect)[0] for effect in (Effect.DIRECT, Effect.TOTAL))
+    members = [[n.index for n in study.nodes if (n.layer, n.kind) == (b.layer, b.kind)] for b in nodes]
+    for i, j in itertools.product(range(len(nodes)), repeat=2):
+        between = np.ix_(members[i], members[j])
+        expected = direct[between].mean() if study.mask[between].any() else 0
+        assert graph.edges[i, j] == pytest.approx(expected)
+    np.testing.assert_allclose(graph.out_strength, [total[rows].sum(1).mean() for rows in members])
+
+
+# --- which checkpoints ---------------------------------------------------------------------------------------------
+
+
+def test_six_spread_checkpoints_without_a_transition():
+    steps = np.arange(0, 44, 4)
+    assert list(choose.telling_steps(steps, planted_phases(transition=None))) == [0, 8, 16, 24, 32, 40]
+    assert list(choose.telling_steps(steps[:3], planted_phases(transition=None))) == [0, 4, 8]
+
+
+def test_landmarks_are_before_after_and_last():
+    steps = np.arange(0, 160, 4)
+    assert choose.landmarks(steps, TWO) == {"before": 56, "after": 100, "last": 156}
+    assert choose.landmarks(steps, planted_phases(transition=None)) == {"early": 40, "last": 156}
+    at_the_end = planted_phases(transition=(0, 80, 156))
+    assert choose.landmarks(steps, at_the_end) == {"before": 0, "last": 156}
+
+
+# --- sentences -----------------------------------------------------------------------------------------------------
+
+
+def test_first_sentence_says_that_smooth_drift_suffices():
+    first, second, third = sentences.verdict(planted_phases())
+    assert first.startswith("Smooth drift suffices") and "p\u00a0=\u00a00.2," in first
+    assert second.endswith("finds no boundary (p\u00a0=\u00a00.3).")
+    assert third == "Behaviour changes at steps 60–100."
+
+
+def test_regimes_without_a_jump_are_no_evidence():
+    said = sentences.verdict(planted_phases(a=[boundary(76, 60, 92)], near=[76]))
+    assert said[0].startswith("Smooth drift suffices")
+    assert "2 regimes: a new one begins at step 76 (gradual, 90 % interval 60–92, p\u00a0=\u00a00.004)" in said[1]
+    assert said[2] == (
+        "A smooth process would be divided too: the gradual boundary is a description and no evidence of phases."
+    )
+    assert said[3].endswith("the gradual boundary at step 76 lies in that transition or within 5 checkpoints of it.")
+    assert len(said) == 4
+
+
+def test_a_jump_away_from_the_transition_is_not_its_jump():
+    said = sentences.verdict(TWO)
+    assert said[0].startswith("Smooth drift does not suffice") and "a jump of the rates" in said[0]
+    assert "step 24 (p\u00a0=\u00a00.002)" in said[0]
+    assert "the abrupt boundary at step 24 lies before it" in said[-2]
+    assert said[-1] == "No jump is found there: around the change of behaviour, smooth drift suffices."
+
+
+def test_a_jump_in_the_transition():
+    jump = boundary(80, 76, 84, 0.001, "abrupt")
+    said = sentences.verdict(planted_phases(a=[jump, boundary(120, 116, 124)], b=[jump], near=[80]))
+    assert "the abrupt boundary at step 80 lies in that transition" in said[-1]
+    assert "the gradual boundary at step 120 lies after it" in said[-1]
+    assert not any("No jump" in sentence for sentence in said)
+
+
+def test_jumps_that_test_a_misses_are_boundaries_too():
+    jumps = [boundary(40, 40, 44, 0.001, "abrupt"), boundary(140, 136, 144, 0.002, "abrupt")]
+    phases = planted_phases(b=jumps, transition=None)
+    found = evidence.boundaries(phases)
+    assert [(b.step, b.abrupt, b.regime) for b in found] == [(40, True, False), (140, True, False)]
+    said = sentences.verdict(phases)
+    assert "finds jumps of the rates of change at step 40 (90 % interval 40–44" in said[0]
+    assert said[-1].startswith("No transition of behaviour is dated")
+    assert [b.step for b in evidence.boundaries(TWO)] == [24, 76]  # one boundary, found by both tests
+
+
+@pytest.mark.parametrize(("count", "words_"), [(1, "1 checkpoint is too few"), (6, "6 checkpoints are too few")])
+def test_not_tested(count, words_):
+    phases = {"checkpoints": {"n": count}, "test_a": None, "test_b": None, "behaviour": {"transition": None}}
+    (only,) = sentences.verdict(phases)
+    assert only.startswith("Phases were not tested") and words_ in only
+
+
+def test_a_search_that_hits_its_limit_says_so():
+    many = [boundary(step, step, step + 4) for step in (20, 60, 100)]
+    limited = planted_phases(a=many)
+    assert sentences.limit_text(limited) == (
+        "The search of test A stopped at its limit of 3 boundaries; allowed 5, it finds 4."
+    )
+    assert sentences.limit_text(planted_phases(a=many, limit=4)) == ""
+    limited["sensitivity"] = []
+    assert sentences.limit_text(limited).endswith("so that the number of regimes is not identified.")
+
+
+def test_agreement_with_behaviour():
+    loss, prefix = sentences.agreement_texts(TWO)
+    assert "a change in the speed of the loss of the second copy at step 64" in loss
+    assert "One of the 2 structural boundaries lies within 5 checkpoints of it (p\u00a0=\u00a00.05" in loss
+    assert prefix == "The same test finds no change in the speed of the largest prefix-matching score."
+    assert "structural" not in sentences.agreement_texts(planted_phases())[0]
+    nowhere = planted_phases(a=[boundary(8, 8, 8)])
+    nowhere["behaviour"]["agreement"]["matches"]["loss_second"]["matches"] = 0
+    assert sentences.agreement_texts(nowhere)[0].endswith(
+        "The structural boundary does not lie within 5 checkpoints of it."
+    )
+
+
+def test_transition_and_left_out_checkpoints():
+    assert (
+        "10 % of the fall are done by step 60, half of it by step 80 and 90 % by step 100"
+        in sentences.transition_text(TWO)
+    )
+    assert "no transition of behaviour is dated" in sentences.transition_text(planted_phases(transition=None))
+    assert sentences.left_out_text(TWO) == ""
+    dropped = planted_phases()
+    dropped["checkpoints"]["dropped"] = [{"step": 1, "why": "same weights as step 0"}, {"step": 7, "why": "no metrics"}]
+    assert sentences.left_out_text(dropped) == (
+        "The change tests leave out step 1 (same weights as step 0) and step 7 (no metrics)."
+    )
+
+
+def test_words():
+    assert doctest.testmod(words).failed == 0
+    assert words.at_steps([4]) == "step 4" and words.at_steps([4, 1000]) == "steps 4 and 1,000"
+    assert words.number(float("nan")) == "undefined" and words.number(-0.0001, 3) == "−0.000100"
+    assert words.measured(2.0, float("nan"), float("nan")) == "2.00 [no interval]"
+
+
+# --- findings ------------------------------------------------------------------------------------------------------
+
+
+def test_mean_stability_is_the_mean_of_kendalls_tau(study):
+    found = findings.mean_stability(study)
+    for role, kind in itertools.product(("spreader", "gatherer"), ("raw", "block")):
+        rows = column(study, "roles", role=role, score_kind=kind)
+        scores = floats(rows["estimate"]).reshape(COUNT, -1)
+        taus = [kendalltau(a, b, nan_policy="omit").statistic for a, b in itertools.pairwise(scores)]
+        assert found[role, kind].estimate == pytest.approx(np.mean(taus))
+    for kind in ("raw", "block"):
+        expected = found["spreader", kind].estimate - found["gatherer", kind].estimate
+        assert found["difference", kind].estimate == pytest.approx(expected)
+
+
+def test_ranking_agreement_is_kendalls_tau(study):
+    found = findings.ranking_agreement(study, 8, 156)
+    for role, kind in itertools.product(("spreader", "gatherer"), ("raw", "block")):
+        early, late = (floats(column(study, "roles", role=role, score_kind=kind, step=s)["estimate"]) for s in (8, 156))
+        assert found[role, kind].estimate == pytest.approx(kendalltau(early, late, nan_policy="omit").statistic)
+
+
+def test_strongest_are_sorted_by_rank(study):
+    found = findings.strongest(study, "spreader", "raw", 156, 3)
+    assert [row["rank"] for row in found] == [1, 2, 3]
+    assert found[0]["node"] == "L0H0"  # planted
+
+
+def test_circuit_is_found_by_attention_alone(study):
+    circuit = induction.find_circuit(study)
+    assert circuit.previous.node.name == "L0H0"
+    assert {head.node.name for head in circuit.induction} == {"L1H0", "L1H1", "L1H2"}
+    assert [head.node.name for head in circuit.peers] and {h.node.name for h in circuit.peers} == {"L0H1", "L0H2"}
+    found = induction.circuit_edges(study, circuit, 156, Effect.TOTAL)
+    edges = np.load(study.folder / "edges" / "156.npy").astype(float)
+    targets = [head.node.index for head in circuit.induction]
+    assert found["mean"].estimate == pytest.approx(edges[0, 0, targets].mean())
+    assert found["peers"].estimate == pytest.approx(edges[0][np.ix_([1, 2], targets)].mean())
+    assert found["L1H1"].high == pytest.approx(delete_group(edges[:, 0, 5]).high)
+
+
+def test_circuit_sentences_for_every_case(study, studies):
+    steps = choose.landmarks(study.steps, TWO)
+    circuit = induction.find_circuit(study)
+    assert "Of the heads that it can reach, L1H" in texts.circuit_text(circuit, 156)
+    said = texts.circuit_change_text(study, circuit, steps)
+    assert (
+        "from L0H0 to them rises from" in said
+        and " of the same layer, which do not look back, goes, with overlapping" in said
+    )
+    nothing = induction.find_circuit(studies["one-head"])
+    assert "No head attends" in texts.circuit_text(nothing, 156)
+    above = induction.Circuit(circuit.induction[0], circuit.previous, [], [])
+    assert "lie where it cannot reach them" in texts.circuit_text(above, 156)
+
+
+def test_stability_sentences_for_every_case():
+    def around(value):
+        return delete_group(leave_one_out(value + np.random.default_rng(0).normal(0, 0.01, GROUPS)), smooth=False)
+
+    def said(difference):
+        pairs = itertools.product(("spreader", "gatherer"), ("raw", "block"))
+        return texts.stability_text(
+            dict.fromkeys(pairs, around(0.9))
+            | dict.fromkeys((("difference", "raw"), ("difference", "block")), difference)
+        )
+
+    assert said(around(0.2)).count("spreaders keep their ranking better") == 2
+    assert said(around(-0.2)).count("gatherers keep their ranking better") == 2
+    assert said(around(0)).count("the two cannot be told apart") == 2
+    undefined = dict.fromkeys(
+        itertools.product(("spreader", "gatherer", "difference"), ("raw", "block")), around(np.nan)
+    )
+    assert texts.stability_text(undefined).startswith("There is no ranking")
+
+
+def test_limits_follow_the_study(study, studies):
+    settings = {"task": {"prompts": 32}, "measure": "variance"}
+    said = " ".join(texts.limit_texts(study, settings))
+    assert "use direct effects" in said and "With 32 prompts" in said and "gini (redundant: with churn)" in said
+    settings = {"task": {"prompts": 128}, "measure": "cosine"}
+    said = " ".join(texts.limit_texts(studies["short"], settings))
+    assert "Warning: direct effects were not measured" in said and "rough" not in said and "cosine of raw" in said
+
+
+# --- the page ------------------------------------------------------------------------------------------------------
+
+
+def config(name="planted", **changed):
+    task = {"name": "induction", "prompts": 32, "reference": 32, "segment": 15, "seed": 0}
+    study = {"series": "run", "task": task, "intervention": "mean", "measure": "variance", "direct": True, "phases": {}}
+    return {"series": {"run": {"source": "train", "recipe": {}}}, "studies": {name: study | changed}}
+
+
+class Page(HTMLParser):
+    """Links and texts of a page; every tag must be closed."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.sources, self.links, self.text, self.ids = [], [], [], [], set()
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.ids.add(attrs.get("id"))
+        self.sources += [attrs["src"]] if "src" in attrs else []
+        self.links += [attrs["href"]] if "href" in attrs else []
+        if tag not in {"meta", "img", "br"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="session")
+def pages(study, studies, drawn, tmp_path_factory):
+    """The pages of all studies; that of the planted one has all figures."""
+    found = {}
+    for name, one in {"planted": study, **{name: studies[name] for name in ("short", "one-head")}}.items():
+        images = one.folder / "figures"
+        images.mkdir()
+        for figure in FIGURES:
+            if name == "planted":
+                drawn[figure].savefig(images / f"{figure}.svg")
+            else:
+                (images / f"{figure}.svg").write_text("<svg/>")
+        settings = one.folder / "run_config.yaml"
+        settings.write_text(yaml.safe_dump(config(direct=name == "planted")))
+        found[name] = one.folder / "report.html"
+        write_page(one, settings, sorted(images.glob("*.svg")), found[name])
+    return found
+
+
+def test_page_is_whole_and_needs_nothing_else(study, pages):
+    html = pages["planted"].read_text()
+    page = Page(html)
+    text = " ".join(" ".join(page.text).replace("\u00a0", " ").split())
+    assert len(page.sources) == len(FIGURES) and all(s.startswith("data:image/svg+xml;base64,") for s in page.sources)
+    assert "<script" not in html and "@import" not in html and "url(" not in html
+    for link in page.links:
+        inside = link.removeprefix("#") in page.ids if link.startswith("#") else (study.folder / link).exists()
+        assert inside, link
+    assert text.startswith("phasegraph: planted") or "planted" in page.text
+    assert " ".join(sentences.verdict(TWO)).replace("\u00a0", " ") in text
+    assert html.index("Smooth drift does not suffice") < html.index("<main>")  # the first paragraph
+    for figure in FIGURES.values():
+        assert figure.title in text.replace("&#39;", "'")
+    assert pages["planted"].stat().st_size < 5e6
+
+
+def test_page_gives_every_number_an_interval(study, pages):
+    text = " ".join(Page(pages["planted"].read_text()).text)
+    row = findings.strongest(study, "spreader", "raw", 156, 1)[0]
+    assert f"{row['node']} {words.number(row['estimate'])}" in text
+    assert words.measured(row["estimate"], row["low"], row["high"]).split(" ", 1)[1] in text
+    assert "gradual" in text and "60–92" in text and "0.004" in text
+
+
+def test_pages_of_studies_with_gaps(pages):
+    short = " ".join(Page(pages["short"].read_text()).text)
+    assert "Phases were not tested: 6 checkpoints are too few" in short and "not tested" in short
+    assert "Direct effects were not measured." in short
+    alone = " ".join(Page(pages["one-head"].read_text()).text)
+    assert "No transition of behaviour is dated" in alone and "none dated" in alone and "No head attends" in alone
+
+
+def test_page_is_the_same_every_time(study, pages, tmp_path):
+    files = [study.folder / "figures" / f"{name}.svg" for name in FIGURES]
+    again = study.folder / "again.html"
+    write_page(StudyData(study.folder, study.manifest_path), study.folder / "run_config.yaml", files[::-1], again)
+    assert again.read_bytes() == pages["planted"].read_bytes()
+
+
+def test_captions_exist_and_say_something():
+    from phasegraph.report.page import CAPTIONS
+
+    for name in FIGURES:
+        caption = (CAPTIONS / f"{name}.rst").read_text()
+        assert len(caption) > 200
+        # a paragraph that begins with "(a)" would be a list in reStructuredText
+        assert not any(part.lstrip().startswith("(") and part.lstrip()[2] == ")" for part in caption.split("\n\n"))
+
+
+def test_page_lists_every_file_that_it_reads(study, tmp_path):
+    folder = tmp_path / "results" / "planted"
+    copy_files(study, folder, {*PAGE_FILES, *PAGE_DIRECT_FILES})
+    (tmp_path / "run_config.yaml").write_text(yaml.safe_dump(config()))
+    (tmp_path / "tails.svg").write_text("<svg/>")
+    alone = StudyData(folder, study.manifest_path)
+    write_page(alone, tmp_path / "run_config.yaml", [tmp_path / "tails.svg"], folder / "report.html")
+    assert (folder / "report.html").is_file()
+
+
+# --- mistakes ------------------------------------------------------------------------------------------------------
+
+
+def copy_of(study, tmp_path):
+    """Hard links, so that a file that shall change must be removed first."""
+    folder = tmp_path / "planted"
+    shutil.copytree(study.folder, folder, copy_function=os.link)
+    return StudyData(folder, study.manifest_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("metrics", "metrics.parquet"),
+        ("behaviour", "behaviour.parquet"),
+        ("similarity", "distances.npy"),
+        ("strengths", "roles.parquet"),
+        ("graphs", "edges/0.direct.npy"),
+        ("tails", "phases.json"),
+    ],
+)
+def test_missing_and_damaged_files_are_named(study, tmp_path, name, missing):
+    for spoil in ("remove", "damage"):
+        one = copy_of(study, tmp_path / spoil)
+        (one.folder / missing).unlink()
+        if spoil == "damage":
+            (one.folder / missing).write_bytes(b"nonsense")
+        with pytest.raises(PhasegraphError) as error:
+            draw(name, one)
+        assert missing.split("/")[-1] in str(error.value) and "\n" not in str(error.value)
+
+
+def test_files_that_do_not_fit_are_named(study, tmp_path):
+    one = copy_of(study, tmp_path)
+    roles = pl.read_parquet(one.folder / "roles.parquet", memory_map=False).filter(pl.col("step") > 0)
+    for name in ("distances.npy", "roles.parquet"):
+        (one.folder / name).unlink()
+    roles.write_parquet(one.folder / "roles.parquet")
+    np.save(one.folder / "distances.npy", np.zeros((3, 3)))
+    with pytest.raises(PhasegraphError, match=r"distances.npy: \[3, 3\] for the 40 checkpoints"):
+        draw("similarity", one)
+    with pytest.raises(PhasegraphError, match=r"roles.parquet: other nodes or steps"):
+        draw("strengths", one)
+    manifest = tmp_path / "series.tsv"
+    manifest.write_text("\n".join(study.manifest_path.read_text().splitlines()[:-1]) + "\n")
+    with pytest.raises(PhasegraphError, match=r"series.tsv: step 156 is missing"):
+        draw("metrics", StudyData(one.folder, manifest))
+
+
+def test_command_line_reports_a_mistake_in_one_line(study, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "phasegraph.report",
+        "page",
+        "--study",
+        study.folder,
+        "--manifest",
+        study.manifest_path,
+    ]
+    command += [
+        "--config",
+        tmp_path / "no.yaml",
+        "--figures",
+        tmp_path / "tails.svg",
+        "--out",
+        tmp_path / "report.html",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and not (tmp_path / "report.html").exists()
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("phasegraph: error:") and "no.yaml" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["[]", "studies: {}", "a: [", "series: {}\nstudies: {planted: {series: run}}"])
+def test_config_that_does_not_fit_is_named(tmp_path, text):
+    path = tmp_path / "run_config.yaml"
+    path.write_text(text)
+    with pytest.raises(PhasegraphError, match=r"run_config.yaml: not the merged configuration of study planted"):
+        method.read_config(path, "planted")
+
+
+def test_unknown_and_missing_figures_are_named(study, tmp_path):
+    settings = tmp_path / "run_config.yaml"
+    settings.write_text(yaml.safe_dump(config()))
+    (tmp_path / "nonsense.svg").write_text("<svg/>")
+    with pytest.raises(PhasegraphError, match="no figure of that name"):
+        write_page(study, settings, [tmp_path / "nonsense.svg"], tmp_path / "report.html")
+    with pytest.raises(PhasegraphError, match=r"tails.svg: no such file"):
+        write_page(study, settings, [tmp_path / "tails.svg"], tmp_path / "report.html")
+    with pytest.raises(PhasegraphError, match=r"tails.rst: no such file"):
+        (tmp_path / "tails.svg").write_text("<svg/>")
+        write_page(study, settings, [tmp_path / "tails.svg"], tmp_path / "report.html", captions=tmp_path)

@@ -1,0 +1,84 @@
+"""Which figures there are and what they are drawn from.
+
+Read by the Snakefile, so only the standard library is imported.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+MANIFEST = "<manifest>"
+"""Stands among a figure's files for the series' manifest, which lies outside the study's folder."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the report."""
+
+    title: str
+    """Heading in the report."""
+    category: str
+    """Heading under which ``snakemake --report`` lists it."""
+    files: tuple[str, ...]
+    """What is read, relative to ``results/<study>/``; ``{step}`` stands for every checkpoint, or `MANIFEST`."""
+    direct_files: tuple[str, ...] = ()
+    """What is read besides if the study measures direct effects."""
+
+
+FIGURES: Mapping[str, Figure] = MappingProxyType(
+    {
+        "behaviour": Figure(
+            title="What the model can do, and how fast its wiring changes",
+            category="Phases",
+            files=("behaviour.parquet", "metrics.parquet", "phases.json", MANIFEST),
+        ),
+        "similarity": Figure(
+            title="Every checkpoint's wiring compared with every other's",
+            category="Phases",
+            files=("distances.npy", "metrics.parquet", "phases.json"),
+        ),
+        "metrics": Figure(
+            title="Network metrics over training",
+            category="Network",
+            files=("metrics.parquet", "phases.json", MANIFEST),
+        ),
+        "strengths": Figure(
+            title="Who spreads and who gathers, component by component",
+            category="Roles",
+            files=("roles.parquet", "metrics.parquet", "nodes.tsv", "phases.json"),
+        ),
+        "roles": Figure(
+            title="How long a ranking lasts",
+            category="Roles",
+            files=("roles.parquet", "metrics.parquet", "nodes.tsv", "phases.json"),
+        ),
+        "graphs": Figure(
+            title="The graph at selected checkpoints",
+            category="Network",
+            files=("edges/{step}.npy", "nodes.tsv", "mask.npy", "metrics.parquet", "phases.json"),
+            direct_files=("edges/{step}.direct.npy",),
+        ),
+        "tails": Figure(
+            title="How unequal the edges are",
+            category="Network",
+            files=("edges/{step}.npy", "nodes.tsv", "mask.npy", "metrics.parquet", "phases.json"),
+        ),
+    }
+)
+"""Name -> figure, in the order of the report."""
+
+PAGE_FILES = (
+    "nodes.tsv",
+    "mask.npy",
+    "behaviour.parquet",
+    "metrics.parquet",
+    "roles.parquet",
+    "replicates.npz",
+    "phases.json",
+    "edges/{step}.npy",
+    MANIFEST,
+)
+"""What the page reads besides the figures and the configuration; same notation."""
+
+PAGE_DIRECT_FILES = ("edges/{step}.direct.npy",)
+"""What the page reads besides if the study measures direct effects."""

@@ -1,0 +1,170 @@
+"""The layered graph at six checkpoints, every component in its fixed place."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PathCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.path import Path
+
+from phasegraph.report.blocks import Drawn, drawn_graph, drawn_nodes
+from phasegraph.report.choose import telling_steps
+from phasegraph.report.study import StudyData
+from phasegraph.report.style import BALANCE, INK, head_panel, new_figure, themed
+from phasegraph.types import Kind, Node
+
+STRONGEST = 0.05
+"""Share of the possible edges that is drawn, beside every node's strongest incoming edge."""
+WIDEST = 3.8
+"""Width in points of the strongest edge of all panels."""
+LARGEST = 200.0
+"""Area in square points of the node with the largest out-strength of all panels."""
+SMALLEST = 9.0
+"""Area in square points that every node has besides."""
+
+
+@themed
+def draw(study: StudyData) -> Figure:
+    """Draw the strongest edges at six telling checkpoints, at the same scale in all panels.
+
+    Edges are direct effects where they were measured, because the eye composes edges into paths; size and colour of the
+    nodes are strengths of the total effect.
+    """
+    chosen = telling_steps(study.steps, study.phases)
+    nodes = drawn_nodes(study.nodes)
+    graphs = {step: drawn_graph(study, step) for step in chosen}
+    strongest = max(graph.edges.max() for graph in graphs.values())
+    largest = max(graph.out_strength.max() for graph in graphs.values())
+    rows = -(-len(chosen) // 3)
+    figure = new_figure(1.3 + rows * min(1.7 + 0.3 * (nodes[-1].layer + 1), 3.5))
+    grid = figure.add_gridspec(rows + 1, 3, height_ratios=[1] * rows + [0.2])
+    for place, (step, reason) in enumerate(chosen.items()):
+        axes = figure.add_subplot(grid[place // 3, place % 3])
+        _draw_edges(axes, nodes, graphs[step], strongest)
+        _draw_nodes(axes, nodes, graphs[step], largest)
+        _frame(axes, nodes, label=place % 3 == 0)
+        head_panel(axes, "abcdef"[place], f"Step {step:,}", reason)
+    _explain_edges(figure.add_subplot(grid[-1, 0]), strongest, f"edge: weight ({study.path_effect} effect)")
+    _explain_nodes(figure.add_subplot(grid[-1, 1]), largest)
+    balance = figure.add_subplot(grid[-1, 2])
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(-1, 1), BALANCE),
+        cax=balance.inset_axes((0.08, 0.5, 0.84, 0.16)),
+        orientation="horizontal",
+    )
+    bar.set_ticks([-1, 0, 1], labels=["gathers", "even", "spreads"])
+    bar.set_label("node colour: (out − in) / (out + in)")
+    bar.outline.set_visible(False)
+    balance.set_axis_off()
+    return figure
+
+
+def chosen_edges(edges: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Choose the edges to draw: the strongest of all, and every node's strongest incoming one.
+
+    Parameters
+    ----------
+    edges
+        Weights, [n, n].
+    mask
+        Possible edges, bool [n, n].
+
+    Returns
+    -------
+    ndarray
+        bool [n, n]; never an edge of weight 0.
+    """
+    count = max(1, round(STRONGEST * mask.sum()))
+    drawn = mask & (edges >= np.sort(edges[mask])[-count])
+    receiving = np.flatnonzero(mask.any(0))
+    drawn[edges[:, receiving].argmax(0), receiving] = True
+    return drawn & (edges > 0)
+
+
+def places(nodes: list[Node]) -> np.ndarray:
+    """Give every node its fixed place, [n, 2]: layers upwards, heads from left to right, the MLP at the right end."""
+    heads = max((node.head for node in nodes if node.head is not None), default=0) + 1
+    return np.array([(heads + 0.3 if node.kind is Kind.MLP else node.head, node.layer) for node in nodes], dtype=float)
+
+
+def edge_width(weights: np.ndarray, strongest: float) -> np.ndarray:
+    """Width in points, proportional to the root of the weight."""
+    return WIDEST * np.sqrt(np.asarray(weights) / strongest)
+
+
+def node_area(strengths: np.ndarray, largest: float) -> np.ndarray:
+    """Area in square points: a constant, so that every node is seen, and a part proportional to the strength."""
+    return SMALLEST + LARGEST * np.asarray(strengths) / largest
+
+
+def _draw_edges(axes: Axes, nodes: list[Node], graph: Drawn, strongest: float) -> None:
+    sources, targets = np.nonzero(chosen_edges(graph.edges, graph.mask))
+    order = np.argsort(graph.edges[sources, targets])  # the strongest on top
+    sources, targets = sources[order], targets[order]
+    at = places(nodes)
+    middle = at[:, 0].mean()
+    paths = [_curve(at[source], at[target], middle) for source, target in zip(sources, targets, strict=True)]
+    widths = edge_width(graph.edges[sources, targets], strongest)
+    lines = PathCollection(paths, facecolors="none", edgecolors=INK, linewidths=widths, alpha=0.5, capstyle="round")
+    lines.set_transform(axes.transData)
+    axes.add_collection(lines)
+
+
+def _curve(start: np.ndarray, end: np.ndarray, middle: float) -> Path:
+    """Bezier curve that leaves and arrives upwards; across several layers it swings out, past the nodes between."""
+    gap = end[1] - start[1]
+    swing = np.array([0.28 * (gap > 1) * (1 if start[0] + end[0] > 2 * middle else -1), 0])
+    lift = np.array([0, max(gap / 2.5, 0.3)])
+    return Path([start, start + lift + swing, end - lift + swing, end], [Path.MOVETO, *[Path.CURVE4] * 3])
+
+
+def _draw_nodes(axes: Axes, nodes: list[Node], graph: Drawn, largest: float) -> None:
+    at = places(nodes)
+    for kind, marker in ((Kind.HEAD, "o"), (Kind.MLP, "s")):
+        here = [node.index for node in nodes if node.kind is kind]
+        axes.scatter(
+            *at[here].T, s=node_area(graph.out_strength[here], largest), c=graph.balance[here], marker=marker,
+            cmap=BALANCE, vmin=-1, vmax=1, edgecolors=INK, linewidths=0.6, zorder=3,
+        )  # fmt: skip
+
+
+def _frame(axes: Axes, nodes: list[Node], label: bool) -> None:
+    at = places(nodes)
+    layers = int(at[:, 1].max()) + 1
+    every = -(-layers // 12)
+    axes.set(xlim=(-0.6, at[:, 0].max() + 0.6), ylim=(-0.5, layers - 0.5), xticks=[])
+    axes.set_yticks(range(0, layers, every))
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelleft=label)
+    if label:
+        axes.set_ylabel("layer")
+    heads = np.unique(at[:-1, 0])[:-1]
+    axes.set_xticks([heads.mean(), at[:, 0].max()], ["heads", "MLP"])
+
+
+def _explain_edges(axes: Axes, strongest: float, title: str) -> None:
+    weights = [float(f"{strongest * share:.1g}") for share in (1, 0.3, 0.05)]
+    handles = [
+        Line2D([], [], color=INK, alpha=0.5, linewidth=float(edge_width(weight, strongest)), label=f"{weight:g}")
+        for weight in weights
+    ]
+    _explain(axes, handles, title)
+
+
+def _explain_nodes(axes: Axes, largest: float) -> None:
+    strengths = [float(f"{largest * share:.1g}") for share in (1, 0.25)]
+    look = {"linestyle": "", "color": "#eeeeee", "markeredgecolor": INK, "markeredgewidth": 0.6}
+    handles = [
+        Line2D(
+            [], [], marker="o", markersize=float(np.sqrt(node_area(strength, largest))), label=f"{strength:g}", **look
+        )
+        for strength in strengths
+    ]
+    _explain(axes, handles, "node area: out-strength (total effect)")
+
+
+def _explain(axes: Axes, handles: list[Line2D], title: str) -> None:
+    axes.legend(handles=handles, title=title, loc="center", ncols=3, columnspacing=1.2)
+    axes.set_axis_off()

@@ -1,0 +1,171 @@
+"""A study's results as the report reads them: each file when it is first asked for, and checked."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from phasegraph.errors import PhasegraphError
+from phasegraph.network.graph import read_edges, read_mask, read_nodes
+from phasegraph.series.manifest import read_manifest
+from phasegraph.types import Effect, Node
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """The results of one study.
+
+    Raises
+    ------
+    PhasegraphError
+        By every property and method, if its file is missing, damaged or does not fit the others.
+    """
+
+    folder: Path
+    """``results/<study>``; its name is the study's."""
+    manifest_path: Path
+    """``series.tsv`` of the study's series."""
+
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        return self.folder.resolve().name
+
+    @cached_property
+    def nodes(self) -> list[Node]:
+        """The components, in the order of rows and columns."""
+        return read_nodes(self.folder / "nodes.tsv")
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """Possible edges, bool [N, N]."""
+        return read_mask(self.folder / "mask.npy", len(self.nodes))
+
+    @cached_property
+    def steps(self) -> np.ndarray:
+        """Training steps of all checkpoints, ascending, int64 [S]."""
+        return self.metrics["step"].unique().sort().to_numpy()
+
+    @cached_property
+    def metrics(self) -> pl.DataFrame:
+        """Table of graph metrics: step, effect, metric, estimate, corrected, low, high."""
+        return self._table("metrics", ("step", "effect", "metric", "estimate", "corrected", "low", "high"))
+
+    @cached_property
+    def roles(self) -> pl.DataFrame:
+        """Table of node scores: step, node, role, score_kind, estimate, low, high, rank, holder."""
+        columns = ("step", "node", "role", "effect", "score_kind", "estimate", "low", "high", "rank", "holder")
+        return self._table("roles", columns)
+
+    @cached_property
+    def behaviour(self) -> pl.DataFrame:
+        """Table of behaviour: step, quantity, node (null for the whole model), estimate, low, high."""
+        return self._table("behaviour", ("step", "quantity", "node", "estimate", "low", "high"))
+
+    @cached_property
+    def distances(self) -> np.ndarray:
+        """1 - Spearman's rho between the total effects of all checkpoints, float64 [S, S]."""
+        path = self.folder / "distances.npy"
+        try:
+            distances = np.load(_existing(path), allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise PhasegraphError(f"{path}: damaged; delete it and run the network stage again") from error
+        if distances.shape != (len(self.steps), len(self.steps)):
+            raise PhasegraphError(
+                f"{path}: {list(distances.shape)} for the {len(self.steps)} checkpoints of metrics.parquet; delete "
+                "both and run the network stage again"
+            )
+        return distances
+
+    @cached_property
+    def phases(self) -> dict:
+        """Contents of ``phases.json``."""
+        path = self.folder / "phases.json"
+        try:
+            return json.loads(_existing(path).read_text())
+        except ValueError as error:
+            raise PhasegraphError(f"{path}: damaged; delete it and run the phases stage again") from error
+
+    @cached_property
+    def manifest(self) -> dict[str, np.ndarray]:
+        """Columns of ``series.tsv`` at `steps`, [S] each."""
+        series = read_manifest(self.manifest_path)
+        places = {step: place for place, step in enumerate(series["step"].tolist())}
+        if lost := [step for step in self.steps.tolist() if step not in places]:
+            raise PhasegraphError(f"{self.manifest_path}: step {lost[0]} is missing; list the series again")
+        order = [places[step] for step in self.steps.tolist()]
+        return {name: values[order] for name, values in series.items()}
+
+    @cached_property
+    def path_effect(self) -> Effect:
+        """Effect that composed edges are looked at on: the direct one where it was measured."""
+        return Effect.DIRECT if Effect.DIRECT in self.metrics["effect"].unique().to_list() else Effect.TOTAL
+
+    def edges(self, step: int, effect: Effect = Effect.TOTAL) -> np.ndarray:
+        """Edges of one checkpoint, float64 [17, N, N]: the estimate and its leave-one-group-out replicates."""
+        suffix = ".direct" if effect is Effect.DIRECT else ""
+        return read_edges(self.folder / "edges" / f"{step}{suffix}.npy", self.mask)
+
+    def metric(self, name: str, effect: Effect = Effect.TOTAL) -> dict[str, np.ndarray]:
+        """One metric at `steps`: estimate, corrected, low and high, float64 [S] each, NaN where undefined."""
+        rows = self.metrics.filter((pl.col("metric") == name) & (pl.col("effect") == effect)).sort("step")
+        if rows["step"].to_list() != self.steps.tolist():
+            path = self.folder / "metrics.parquet"
+            raise PhasegraphError(
+                f"{path}: {effect} {name} is not there once a checkpoint; run the network stage again"
+            )
+        return {column: _floats(rows[column]) for column in ("estimate", "corrected", "low", "high")}
+
+    def quantity(self, name: str) -> dict[str, np.ndarray]:
+        """One behaviour of the whole model at `steps`: estimate, low and high, float64 [S] each."""
+        rows = self.behaviour.filter((pl.col("quantity") == name) & pl.col("node").is_null()).sort("step")
+        self._check_behaviour(name, rows["step"].to_list(), self.steps.tolist())
+        return {column: _floats(rows[column]) for column in ("estimate", "low", "high")}
+
+    def head_scores(self, name: str) -> tuple[list[str], dict[str, np.ndarray]]:
+        """One behaviour of every head: the heads' names [H], and estimate, low and high at `steps`, [H, S] each."""
+        rows = self.behaviour.filter((pl.col("quantity") == name) & pl.col("node").is_not_null())
+        heads = rows["node"].unique(maintain_order=True).to_list()
+        rows = rows.sort(pl.col("node").replace_strict(heads, range(len(heads)), return_dtype=pl.Int64), "step")
+        self._check_behaviour(name, rows["step"].to_list(), self.steps.tolist() * len(heads))
+        shape = (len(heads), len(self.steps))
+        return heads, {column: _floats(rows[column]).reshape(shape) for column in ("estimate", "low", "high")}
+
+    def scores(self, role: str, kind: str, column: str = "estimate") -> np.ndarray:
+        """One column of a role's scores, float64 [N, S], nodes in order of index; NaN where undefined."""
+        rows = self.roles.filter((pl.col("role") == role) & (pl.col("score_kind") == kind))
+        wide = rows.pivot(on="step", index="node", values=column, sort_columns=False)
+        names = [node.name for node in self.nodes]
+        if wide["node"].to_list() != names or wide.columns[1:] != [str(step) for step in self.steps.tolist()]:
+            path = self.folder / "roles.parquet"
+            raise PhasegraphError(
+                f"{path}: other nodes or steps than nodes.tsv and metrics.parquet; run the network stage"
+            )
+        return np.column_stack([_floats(wide[name]) for name in wide.columns[1:]])
+
+    def _table(self, stem: str, columns: tuple[str, ...]) -> pl.DataFrame:
+        path = _existing(self.folder / f"{stem}.parquet")
+        try:
+            return pl.read_parquet(path, columns=list(columns), memory_map=False)
+        except pl.exceptions.PolarsError as error:
+            raise PhasegraphError(
+                f"{path}: damaged, or not this version's; delete it and run its stage again"
+            ) from error
+
+    def _check_behaviour(self, name: str, found: list[int], expected: list[int]) -> None:
+        if not found or found != expected:
+            path = self.folder / "behaviour.parquet"
+            raise PhasegraphError(f"{path}: {name} is not there once a checkpoint; run the edges stage again")
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise PhasegraphError(f"{path}: no such file; run the workflow until it is there")
+    return path
+
+
+def _floats(values: pl.Series) -> np.ndarray:
+    return values.cast(pl.Float64).fill_null(float("nan")).to_numpy()

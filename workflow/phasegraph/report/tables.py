@@ -1,0 +1,146 @@
+"""The tables of the report: rows of words, ready to print."""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from phasegraph.jackknife import Jackknife
+from phasegraph.report.findings import strongest
+from phasegraph.report.induction import Circuit, circuit_edges
+from phasegraph.report.study import StudyData
+from phasegraph.report.words import measured, number, steps_range
+from phasegraph.types import Effect
+
+CONCENTRATION = {
+    "mean_weight": "mean weight of an edge",
+    "gini": "Gini of the weights w",
+    "gini_sqrt": "Gini of √w",
+    "n_eff_entropy": "effective number of edges (entropy)",
+    "n_eff_simpson": "effective number of edges (Simpson)",
+    "top1_share": "share of the strongest 1 %",
+    "top10_share": "share of the strongest 10 %",
+    "gini_out_strength": "Gini of out-strength",
+    "gini_in_strength": "Gini of in-strength",
+}
+"""Metrics of weights -> what the table calls them; total effect."""
+PATHS = {"efficiency": "global efficiency", "gini_betweenness": "Gini of betweenness"}
+"""The same for metrics of paths."""
+
+FIRST = 5
+"""Number of components in a table of roles."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of words."""
+
+    head: list[str]
+    rows: list[list[str]]
+    note: str = ""
+    """What is to be known to read it."""
+
+
+def boundary_table(phases: dict) -> Table:
+    """List the boundaries of both tests."""
+    rows = [
+        [f"{b['step']:,}", steps_range(*b["interval_steps"]), f"{b['p_value']:.2g}", b["kind"], name]
+        for name, test in (("A", "test_a"), ("B", "test_b"))
+        for b in phases[test]["boundaries"]
+    ]
+    note = (
+        "A boundary is the first checkpoint that was reached at the new rates. Test A asks for levels of the rates "
+        "against autocorrelated noise, test B for jumps beside a smooth trend; a boundary of A is abrupt if one of "
+        "B is near."
+    )
+    return Table(["step", "90 % interval", "p", "kind", "test"], rows, note)
+
+
+def sensitivity_table(phases: dict) -> Table:
+    """List how many boundaries other limits of the search would give."""
+
+    def cell(found: dict | None) -> str:
+        if found is None:
+            return "too few checkpoints"
+        return ", ".join(f"{step:,}" for step in found["steps"]) or "none"
+
+    rows = [
+        [str(row["max_changes"]), str(row["min_size"]), cell(row["test_a"]), cell(row["test_b"])]
+        for row in phases["sensitivity"]
+    ]
+    note = "Steps of the boundaries that are found if more of them, or shorter regimes, are allowed."
+    return Table(["most boundaries", "shortest regime", "test A", "test B"], rows, note)
+
+
+def segment_table(phases: dict) -> Table:
+    """List the segments with their label and the three numbers behind it."""
+    rows = [
+        [
+            steps_range(segment["start_step"], segment["end_step"]),
+            segment["label"],
+            number(segment["relative_slope"]),
+            number(segment["relative_change"]),
+            number(segment["relative_churn"]),
+        ]
+        for segment in phases["segments"]
+    ]
+    note = (
+        "Labels describe by rule and prove nothing. Slope: of the Gini coefficient, in ranges of the whole run per "
+        "length of the run. Change: over the segment, in standard deviations of its noise. Churn: beyond noise per "
+        "unit of weight displacement, relative to the last 20 checkpoints."
+    )
+    return Table(["steps", "label", "slope", "change", "churn"], rows, note)
+
+
+def role_table(study: StudyData, role: str, steps: dict[str, int]) -> Table:
+    """List the strongest components of a role, raw and against peers, at the first and the last of some checkpoints."""
+    chosen = dict.fromkeys([next(iter(steps.values())), list(steps.values())[-1]])
+    columns = [
+        (f"{title}, step {step:,}", strongest(study, role, kind, step, FIRST))
+        for kind, title in (("raw", "raw"), ("block", "against peers"))
+        for step in chosen
+    ]
+    rows = [
+        [str(place + 1), *(_role_cell(found, place) for _, found in columns)]
+        for place in range(max((len(found) for _, found in columns), default=0))
+    ]
+    return Table(["rank", *(title for title, _ in columns)], rows)
+
+
+def edge_table(study: StudyData, circuit: Circuit, steps: dict[str, int], effect: Effect) -> Table:
+    """List the edges from the previous-token head to the induction heads at some checkpoints."""
+    found = [circuit_edges(study, circuit, step, effect) for step in steps.values()]
+    source = circuit.previous.node.name
+    names = {name: f"{source} → {name}" for name in found[0]}
+    names |= {
+        "mean": f"mean of the edges from {source}",
+        "peers": "mean from heads of that layer that do not look back",
+    }
+    rows = [[names[key], *(_interval(here[key]) for here in found)] for key in found[0]]
+    return Table([f"{effect} effect", *(f"step {step:,}" for step in steps.values())], rows)
+
+
+def concentration_table(study: StudyData, steps: dict[str, int]) -> Table:
+    """List metrics of concentration and paths at some checkpoints."""
+    effect = study.path_effect
+    rows = [[title, *_metric_cells(study, name, Effect.TOTAL, steps)] for name, title in CONCENTRATION.items()]
+    rows += [
+        [f"{title} ({effect} effect)", *_metric_cells(study, name, effect, steps)] for name, title in PATHS.items()
+    ]
+    note = "Intervals lie around the value corrected for bias, so that a biased estimate may lie off their middle."
+    return Table(["", *(f"step {step:,}" for step in steps.values())], rows, note)
+
+
+def _metric_cells(study: StudyData, name: str, effect: Effect, steps: dict[str, int]) -> list[str]:
+    rows = study.metrics.filter((pl.col("metric") == name) & (pl.col("effect") == effect))
+    by_step = {row["step"]: row for row in rows.to_dicts()}
+    return [measured(*(by_step[step][column] for column in ("estimate", "low", "high"))) for step in steps.values()]
+
+
+def _role_cell(found: list[dict], place: int) -> str:
+    if place >= len(found):
+        return ""
+    return f"{found[place]['node']} {measured(*(found[place][column] for column in ('estimate', 'low', 'high')))}"
+
+
+def _interval(found: Jackknife) -> str:
+    return measured(float(found.estimate), float(found.low), float(found.high))
