@@ -3,8 +3,11 @@
 phasegraph itself does the work; this file only says which series and studies there are.
 """
 
+from shlex import quote
+
 from snakemake.exceptions import WorkflowError
 
+import phasegraph
 from phasegraph.config import (
     alternatives,
     measurement,
@@ -23,6 +26,11 @@ from phasegraph.report.catalogue import (
     PAGE_FILES,
 )
 from phasegraph.reruns import code_digest, code_of
+
+# An environment made by --sdm conda has the library's requirements, but not the library.
+shell.prefix(
+    f"export PYTHONPATH={quote(str(Path(phasegraph.__file__).parents[1]))}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
+)
 
 SERIES = config["series"]
 STUDIES = config["studies"]

@@ -72,6 +72,7 @@ rule list_series:
         "results/series/{series}/series.tsv",
     log:
         "logs/list_series/{series}.log",
+    priority: 1  # beside the measurements instead of after them
     conda:
         "../../envs/phasegraph.yaml"
     resources:
