@@ -30,7 +30,7 @@ demo: env ## train the embedded model, study its checkpoints, print where the re
 	@for page in results/*/report.html; do echo "report: $(CURDIR)/$$page"; done
 
 test: env ## run all tests
-	@$(ACTIVE) python -m pytest -n 2 --dist worksteal
+	@$(ACTIVE) python -m pytest -n 2 --dist loadfile tests/workflow tests
 
 check: env ## linters and formatters, as in CI
 	@$(ACTIVE) ruff check .
