@@ -100,6 +100,12 @@ def test_nothing_is_left_to_do(finished):
     assert "Nothing to be done" in dry.stdout + dry.stderr
 
 
+def test_snakemake_reports_on_a_finished_run(finished, tmp_path):
+    run = snakemake(finished, "--report", str(tmp_path / "report.zip"))
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert (tmp_path / "report.zip").stat().st_size > 100_000
+
+
 def test_a_copy_with_new_times_has_nothing_to_do(copy):
     for path in [*copy.rglob("*.py"), *copy.rglob("*.safetensors"), *copy.rglob("*.npy")]:
         path.touch()

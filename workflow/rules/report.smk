@@ -13,7 +13,7 @@ rule draw_figure:
     output:
         svg=report(
             "results/{study}/figures/{figure}.svg",
-            caption="../report/{figure}.rst",
+            caption="../report/figure.rst",
             category=figure_category,
             labels={"study": "{study}", "figure": "{figure}"},
         ),
