@@ -11,7 +11,7 @@ import torch
 from phasegraph.edges.engine import measure_edges
 from phasegraph.errors import PhasegraphError, user_errors
 from phasegraph.files import atomic
-from phasegraph.model.load import components_of, read, vocabulary_of
+from phasegraph.model.load import components_of, read
 from phasegraph.tasks.behaviour import behaviour
 from phasegraph.tasks.induction import Task, induction
 from phasegraph.types import Effect, Intervention, Measure
@@ -30,8 +30,8 @@ def main() -> None:
     study = json.loads(arguments.study)
     torch.set_num_threads(arguments.threads)
     begin = time.perf_counter()
-    task = _task(study["task"], vocabulary_of(arguments.checkpoint))
     model = read(arguments.checkpoint)
+    task = _task(study["task"], model.config.vocab_size)
     behaves = behaviour(model, task)  # first, because the components may take the model apart
     components = components_of(model, task.tokens.shape[1])
     effects = (Effect.TOTAL, Effect.DIRECT) if arguments.direct else (Effect.TOTAL,)

@@ -1,6 +1,5 @@
 """From a checkpoint folder to a runnable model, offline and without a tokenizer."""
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -18,21 +17,6 @@ from phasegraph.model.neox import neox_components, neox_difference
 
 TOLERANCE = 1e-4
 """Largest difference, relative to the largest output, at which a fast implementation counts as equal."""
-
-
-def vocabulary_of(folder: str | Path) -> int:
-    """Read the number of token ids that a checkpoint's configuration declares.
-
-    Raises
-    ------
-    PhasegraphError
-        If the configuration is missing or does not say.
-    """
-    path = Path(folder) / "config.json"
-    try:
-        return int(json.loads(path.read_text())["vocab_size"])
-    except (OSError, ValueError, KeyError) as error:
-        raise PhasegraphError(f"{path}: has no vocab_size ({_first_line(error)}); restore the file") from error
 
 
 def load(folder: str | Path) -> TransformerBridge:
