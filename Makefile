@@ -1,6 +1,6 @@
 # Two commands: `make demo` and `make test`. Both make the environment in .venv first, if it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check clean
+.PHONY: help env demo test check bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -37,6 +37,9 @@ check: env ## linters and formatters, as in CI
 	@$(ACTIVE) ruff format --check .
 	@$(ACTIVE) snakefmt --check Snakefile workflow
 	@$(ACTIVE) snakemake --lint
+
+bench: env ## time the engine against other ways; about 20 minutes, see benchmarks/engine.py
+	@$(ACTIVE) python benchmarks/engine.py
 
 clean: ## delete all results (the trained checkpoints too), logs and caches
 	rm -rf results/* logs .snakemake .pytest_cache .ruff_cache

@@ -19,7 +19,7 @@ from phasegraph.series.recipe import Recipe
 from phasegraph.series.training import train
 from phasegraph.tasks.behaviour import behaviour
 from phasegraph.tasks.induction import induction
-from phasegraph.types import Effect, Intervention, Measure
+from phasegraph.types import Measurement
 
 BEFORE, LAST = 200, 572
 
@@ -33,13 +33,7 @@ def measure(seed: int, store: str) -> str:
         behaves = behaviour(model, task)
         components = components_of(model, task.tokens.shape[1])
         behaviours[step] = behaves
-        edges[step] = measure_edges(
-            components,
-            torch.from_numpy(task.tokens),
-            torch.from_numpy(task.reference),
-            intervention=Intervention.MEAN,
-            measure=Measure.VARIANCE,
-        )[Effect.TOTAL]
+        edges[step] = measure_edges(components, task, Measurement(direct=False))["total"]
     previous = behaviours[LAST]["previous_token"][0]  # [L, H]
     layer, head = np.unravel_index(previous.argmax(), previous.shape)
     targets = np.argwhere(behaviours[LAST]["prefix_matching"][0] > 0.3) @ [5, 1]

@@ -5,7 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTJConfig,
+    GPTJForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 from phasegraph.tasks.induction import Task, induction
 
@@ -28,10 +39,15 @@ def save(model: torch.nn.Module, folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Checkpoint folders of three kinds of blocks: three layers, two heads, random weights."""
+    """Checkpoint folders by kind of architecture: three layers, two heads (llama: four that share two keys), random."""
     sizes = dict(vocab_size=29, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=24)
     rotary = dict(rotary_pct=0.5, max_position_embeddings=32, bos_token_id=0, eos_token_id=0)
     root = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    opt = dict(word_embed_proj_dim=16, max_position_embeddings=32, ffn_dim=24)
+    opt |= {key: value for key, value in sizes.items() if key != "intermediate_size"}
+    llama = sizes | dict(num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=32)
+    small_gptj = dict(vocab_size=29, n_embd=16, n_layer=3, n_head=2, n_inner=24, n_positions=32, rotary_dim=4)
     return {
         "parallel": save(GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, **rotary)), root / "parallel"),
         "sequential": save(
@@ -43,13 +59,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             ),
             root / "gpt2",
         ),
+        "opt": save(OPTForCausalLM(OPTConfig(**opt)), root / "opt"),  # sequential, learned positions, ReLU
+        "llama": save(LlamaForCausalLM(LlamaConfig(**llama)), root / "llama"),  # RMSNorm, gated MLP, grouped queries
+        "gptj": save(GPTJForCausalLM(GPTJConfig(**small_gptj)), root / "gptj"),  # one norm for both halves of a block
     }
 
 
 @pytest.fixture(scope="session")
 def task() -> Task:
     """32 short prompts: two in each group."""
-    return induction(prompts=32, reference=16, segment=4, seed=0, start_token=0, token_range=(1, 29))
+    return induction(prompts=32, reference=16, segment=4, seed=0, start_token=0, token_range=(1, 29), answers=2)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from phasegraph.edges.engine import measure_edges
 from phasegraph.model.load import components_of, read
@@ -10,7 +9,7 @@ from phasegraph.series.recipe import Recipe
 from phasegraph.series.training import train
 from phasegraph.tasks.behaviour import behaviour
 from phasegraph.tasks.induction import induction
-from phasegraph.types import Effect, Intervention, Measure
+from phasegraph.types import Answer, Effect, Measurement
 
 BEFORE, AFTER = 200, 340
 """Steps that lie before and after the transition for each of five seeds of the recipe."""
@@ -26,15 +25,7 @@ def measured(tmp_path_factory):
         model = read(folder / str(step))
         behaves = behaviour(model, task)
         components = components_of(model, task.tokens.shape[1])
-        edges = measure_edges(
-            components,
-            torch.from_numpy(task.tokens),
-            torch.from_numpy(task.reference),
-            intervention=Intervention.MEAN,
-            measure=Measure.VARIANCE,
-            effects=tuple(Effect),
-        )
-        result[step] = behaves, edges
+        result[step] = behaves, measure_edges(components, task, Measurement(answer=tuple(Answer)))
     return result
 
 

@@ -8,18 +8,28 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 from phasegraph.errors import PhasegraphError
 from phasegraph.model import load as load_module
-from phasegraph.model.components import bridge_components
-from phasegraph.model.load import compare_with_bridge, components_of, load, read
+from phasegraph.model.components import bridge_components, logits_of, residual_streams
+from phasegraph.model.load import compare_with_bridge, components_of, device_of, load, read
 from phasegraph.model.neox import neox_components
 from phasegraph.model.nodes import is_parallel, mask_of, nodes_of, write_nodes
 from phasegraph.types import Kind
 
+EVERY = ["parallel", "sequential", "gpt2", "opt", "llama", "gptj"]
 
-@pytest.mark.parametrize("name", ["parallel", "sequential", "gpt2"])
+
+@pytest.mark.parametrize("name", EVERY)
 def test_the_bridge_gives_the_logits_of_transformers(models, task, name):
     tokens = torch.from_numpy(task.tokens)
     with torch.inference_mode():
@@ -28,7 +38,7 @@ def test_the_bridge_gives_the_logits_of_transformers(models, task, name):
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["parallel", "sequential", "gpt2"])
+@pytest.mark.parametrize("name", EVERY)
 def test_the_mask_is_what_an_ablation_reaches(models, task, name):
     """Replace each node's output by noise in the whole model: exactly the targets in its row change."""
     bridge = load(models[name])
@@ -72,6 +82,15 @@ def test_the_mask_is_what_an_ablation_reaches(models, task, name):
         np.testing.assert_array_equal(mask[source.index], reached, err_msg=source.name)
 
 
+def test_embedding_and_logits_are_the_first_and_the_last_node():
+    nodes = nodes_of(2, 1, embed=True, logits=True)
+    assert [node.name for node in nodes] == ["embed", "L0H0", "L0MLP", "L1H0", "L1MLP", "logits"]
+    mask = mask_of(nodes, parallel=True)
+    assert mask[0, 1:].all() and not mask[:, 0].any()  # a source only, of everything
+    assert mask[:-1, -1].all() and not mask[-1].any()  # a target only, of everything
+    np.testing.assert_array_equal(mask[1:-1, 1:-1], mask_of(nodes_of(2, 1), parallel=True))
+
+
 def test_number_of_possible_edges():
     nodes = nodes_of(6, 4)
     assert [node.name for node in nodes[:6]] == ["L0H0", "L0H1", "L0H2", "L0H3", "L0MLP", "L1H0"]
@@ -94,6 +113,7 @@ def test_the_fast_path_equals_the_bridge(models, task, name):
             torch.testing.assert_close(fast.mlp(layer, x), slow.mlp(layer, x), atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(fast.project(layer, z), slow.project(layer, z))
             torch.testing.assert_close(fast.head_weights[layer], slow.head_weights[layer])
+            torch.testing.assert_close(fast.attend(layer, *fast.qkv(layer, x)), z, atol=1e-5, rtol=1e-5)
             for one, other in zip(fast.both(layer, x), slow.both(layer, x), strict=True):
                 torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
             x = x + slow.project(layer, z)
@@ -111,17 +131,81 @@ def test_a_wrong_fast_path_is_given_up(models, monkeypatch, capsys, name):
     assert "the fast path is off by" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["parallel", "sequential", "gpt2"])
-def test_components_have_the_bridges_outputs(models, monkeypatch, name):
-    assert compare_with_bridge(models[name]) < 1e-5
-    original = load_module.components_of
+@pytest.mark.parametrize("name", EVERY)
+def test_components_have_the_bridges_outputs(models, name):
+    components, bridge = components_of(read(models[name]), 9), load(models[name])
+    assert compare_with_bridge(components, bridge, 9) < 1e-5
+    off = dataclasses.replace(components, both=lambda layer, x: (components.attention(layer, x) * 1.01, x))
+    assert compare_with_bridge(off, bridge, 9) > 1e-3
 
-    def off(model, length):
-        components = original(model, length)
-        return dataclasses.replace(components, both=lambda layer, x: (components.attention(layer, x) * 1.01, x))
 
-    monkeypatch.setattr(load_module, "components_of", off)
-    assert compare_with_bridge(models[name]) > 1e-3
+@pytest.mark.parametrize("name", EVERY)
+def test_components_give_the_logits_of_transformers(models, task, name):
+    tokens = torch.from_numpy(task.tokens)
+    components = components_of(read(models[name]), tokens.shape[1])
+    with torch.inference_mode():
+        expected = AutoModelForCausalLM.from_pretrained(models[name], local_files_only=True)(tokens).logits
+        found = logits_of(components, residual_streams(components, tokens)[-1])
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["parallel", "llama"])
+def test_half_precision_is_close_and_really_half(models, name, dtype):
+    components = components_of(read(models[name], dtype), 9)
+    exact = components_of(read(models[name]), 9)
+    tokens = torch.arange(9)[None]
+    with torch.inference_mode():
+        found, expected = residual_streams(components, tokens)[-1], residual_streams(exact, tokens)[-1]
+    assert found.dtype is dtype
+    gap = float((found - expected).abs().max() / expected.abs().max())
+    assert 1e-5 < gap < 16 * torch.finfo(dtype).eps
+
+
+UNFIT = {
+    "bloom": (BloomForCausalLM, BloomConfig(vocab_size=29, hidden_size=16, n_layer=2, n_head=2)),
+    "gemma2": (  # norms behind attention and MLP: what a head writes is not what arrives
+        Gemma2ForCausalLM,
+        Gemma2Config(
+            vocab_size=29,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            head_dim=8,
+            intermediate_size=24,
+        ),
+    ),
+    "opt, norm behind": (
+        OPTForCausalLM,
+        OPTConfig(
+            vocab_size=29,
+            hidden_size=16,
+            word_embed_proj_dim=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            ffn_dim=24,
+            do_layer_norm_before=False,
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_an_architecture_whose_nodes_do_not_add_up_is_refused_by_name(tmp_path, name):
+    architecture, config = UNFIT[name]
+    architecture(config).save_pretrained(tmp_path / "model")
+    with pytest.raises(PhasegraphError, match=f"^{architecture.__name__} is not supported") as error:
+        components_of(read(tmp_path / "model"), 9)
+    assert "\n" not in str(error.value)
+
+
+def test_a_device_that_is_not_there_is_named():
+    assert device_of("cpu").type == "cpu"
+    assert device_of("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(PhasegraphError, match=r"model.device is cuda.*set it to auto or cpu"):
+            device_of("cuda")
 
 
 @pytest.mark.parametrize("name", ["sequential", "gpt2"])
@@ -133,7 +217,7 @@ def test_outputs_that_do_not_add_up_are_refused(models, monkeypatch, name):
     monkeypatch.setattr(load_module, "neox_difference", lambda *_: float("inf"))
     components_of(read(models[name]), 9)
     monkeypatch.setattr(load_module, "bridge_components", doubled)
-    with pytest.raises(PhasegraphError, match=r"(GPTNeoX|GPT2).* is not supported: its node outputs miss"):
+    with pytest.raises(PhasegraphError, match=r"(GPTNeoX|GPT2).* is not supported .its node outputs do not add up"):
         components_of(read(models[name]), 9)
 
 

@@ -26,6 +26,12 @@ def components(layers=6, heads=4):
     ]
 
 
+def with_ends(nodes):
+    """The same nodes between embedding and logits."""
+    inner = [Node(node.index + 1, node.layer, node.kind, node.head) for node in nodes]
+    return [Node(0, -1, Kind.EMBED), *inner, Node(len(nodes) + 1, nodes[-1].layer + 1, Kind.LOGITS)]
+
+
 def mask_of(nodes):
     layer = np.array([node.layer for node in nodes])
     return layer[:, None] < layer
@@ -78,6 +84,32 @@ def test_a_wrong_nodes_file_is_named(tmp_path, old, new):
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(PhasegraphError, match=r"nodes\.tsv: line"):
         graph.read_nodes(path)
+
+
+def test_embedding_and_logits_have_their_places(tmp_path):
+    path = tmp_path / "nodes.tsv"
+    nodes = with_ends(components(layers=2, heads=2))
+    for ends in (nodes, nodes[:-1], [Node(n.index - 1, n.layer, n.kind, n.head) for n in nodes[1:]]):
+        save_nodes(path, ends)
+        assert graph.read_nodes(path) == ends
+    assert graph.are_components(nodes).tolist() == [False, *[True] * 6, False]
+    save_nodes(path, nodes)
+    good = path.read_text()
+    for old, new in (
+        ("embed\t-1\tembed", "embed\t0\tembed"),
+        ("logits\t2\tlogits", "logits\t3\tlogits"),
+        ("3\tL0MLP\t0\tmlp", "3\tembed\t-1\tembed"),
+        ("3\tL0MLP\t0\tmlp", "3\tlogits\t1\tlogits"),
+        ("embed\t-1\tembed\t", "embed\t-1\tembed\t0"),
+        ("0\tembed\t-1\tembed\t", "0\tL-1H0\t-1\thead\t0"),
+    ):
+        assert old in good
+        path.write_text(good.replace(old, new))
+        with pytest.raises(PhasegraphError, match=r"nodes\.tsv: line"):
+            graph.read_nodes(path)
+    only = with_ends(components(layers=1))
+    with pytest.raises(PhasegraphError, match="no edge between components"):
+        graph.between_components(mask_of(only), graph.are_components(only))
 
 
 def test_a_mask_that_is_no_partial_order_is_refused(tmp_path):
@@ -161,7 +193,7 @@ def test_against_networkx():
     edges = random_edges(rng, mask, 3)
     edges[:, rng.random(mask.shape) < 0.3] = 0
     values, betweenness = metrics.path_metrics(edges, mask)
-    strengths = scores.strength_scores(edges, mask, scores.classes(nodes))
+    strengths = scores.strength_scores(edges, mask, scores.classes(nodes), graph.are_components(nodes))
     for r, weights in enumerate(edges):
         reference = nx.DiGraph()
         reference.add_nodes_from(range(30))
@@ -244,7 +276,9 @@ def test_degenerate_graphs():
         assert np.isnan(weight[name][1]) and np.isfinite(weight[name][[0, 2]]).all()
     assert np.isnan(path["gini_betweenness"][:2]).all()  # nobody stands between in either
     assert (betweenness[2, 10:15] == 0).all()
-    block = scores.strength_scores(edges, mask, scores.classes(nodes))["out_strength.block"]
+    block = scores.strength_scores(edges, mask, scores.classes(nodes), graph.are_components(nodes))[
+        "out_strength.block"
+    ]
     heads = [node.index for node in nodes if node.kind is Kind.HEAD and node.layer < 5]
     np.testing.assert_allclose(block[0, heads], 0, atol=1e-12)
     assert np.isnan(block[1]).all() and np.isnan(block[2, 10:15]).all()
@@ -259,7 +293,7 @@ def test_block_score_by_hand():
     mask = mask_of(nodes)
     edges = np.zeros((1, 8, 8))
     edges[0, :4, 4:] = [[1, 1, 1, 8], [2, 2, 2, 4], [4, 4, 4, 2], [3, 3, 3, 3]]
-    result = scores.strength_scores(edges, mask, scores.classes(nodes))
+    result = scores.strength_scores(edges, mask, scores.classes(nodes), graph.are_components(nodes))
     # head -> head block: median 2; head -> MLP block: median 4; the lone MLP has no peers, the last layer no edges
     out = [(3 * np.log(1 / 2) + np.log(8 / 4)) / 4, 0, (3 * np.log(4 / 2) + np.log(2 / 4)) / 4]
     np.testing.assert_allclose(result["out_strength.block"][0, :3], out, atol=1e-12)
@@ -268,7 +302,7 @@ def test_block_score_by_hand():
     assert np.isnan(result["in_strength.block"][0, [0, 1, 2, 3, 7]]).all()
     np.testing.assert_allclose(result["in_strength.block"][0, 4:7], 0, atol=1e-12)
     edges[0, 0, 4] = 0  # a zero counts as a thousandth of the median, not as minus infinity
-    result = scores.strength_scores(edges, mask, scores.classes(nodes))
+    result = scores.strength_scores(edges, mask, scores.classes(nodes), graph.are_components(nodes))
     expected = (np.log(1e-3) + 2 * np.log(1 / 2) + np.log(8 / 4)) / 4
     assert result["out_strength.block"][0, 0] == pytest.approx(expected)
 
@@ -282,7 +316,9 @@ def test_block_scores_have_no_layer_preference_but_raw_ones_do():
     graphs = np.stack([random_edges(rng, mask)[0] * decay * rng.lognormal(0, 0.5, (56, 1)) for _ in range(60)])
     _, betweenness = metrics.path_metrics(graphs, mask)
     peers = scores.classes(nodes)
-    result = scores.strength_scores(graphs, mask, peers) | scores.betweenness_scores(betweenness, mask, peers)
+    result = scores.strength_scores(graphs, mask, peers, graph.are_components(nodes)) | scores.betweenness_scores(
+        betweenness, mask, peers
+    )
 
     def preference(name):
         kept = np.isfinite(result[name][0])
@@ -302,7 +338,7 @@ def test_planted_roles_are_found_where_raw_scores_miss_them():
     spreader, gatherer = 21, 6  # L4H1 has five targets only, L1H1 five sources
     edges[:, spreader] *= 3
     edges[:, :, gatherer] *= 3
-    result = scores.strength_scores(edges, mask, scores.classes(nodes))
+    result = scores.strength_scores(edges, mask, scores.classes(nodes), graph.are_components(nodes))
     for name, planted in (("out_strength", spreader), ("in_strength", gatherer)):
         assert roles.rank_nodes(result[f"{name}.block"])[0, planted] == 1
         assert not roles.holders(result[f"{name}.raw"], 3)[0, planted]
@@ -335,6 +371,22 @@ def test_jaccard_is_corrected_for_chance():
     simulated = np.mean([len(a & b) / len(a | b) for a, b in sets])
     assert roles.chance_jaccard(9, 4, 2) == pytest.approx(simulated, abs=0.005)
     assert np.isnan(roles.excess_jaccard(np.zeros((1, 9)), x[:1, :9], 3))  # all tie: no holder
+
+
+def test_strengths_with_embedding_and_logits_by_hand():
+    nodes = with_ends(components(layers=2, heads=1))  # embed, L0H0, L0MLP, L1H0, L1MLP, logits
+    edges = np.zeros((1, 6, 6))
+    edges[0, 0, 1:] = 5, 4, 3, 2, 1
+    edges[0, 1, 3:], edges[0, 2, 3:], edges[0, 3:5, 5] = (7, 8, 9), (0.5, 1, 2), (4, 6)
+    mask, of = mask_of(nodes), graph.are_components(nodes)
+    result = scores.strength_scores(edges, mask, scores.classes(nodes), of)
+    np.testing.assert_array_equal(result["out_strength.raw"][0], [14, 15, 1.5, 0, 0, 0])
+    np.testing.assert_array_equal(result["in_strength.raw"][0], [0, 0, 0, 7.5, 9, 21])
+    np.testing.assert_array_equal(result["out_strength.per_edge"][0], [3.5, 7.5, 0.75, *[np.nan] * 3])
+    np.testing.assert_array_equal(result["in_strength.per_edge"][0], [*[np.nan] * 3, 3.75, 4.5, 5.25])
+    assert roles.eligible("spreader", mask, of).tolist() == [True, True, True, False, False, False]
+    assert roles.eligible("gatherer", mask, of).tolist() == [False, False, False, True, True, True]
+    assert not roles.eligible("gatekeeper", mask, of).any()
 
 
 # --- jackknife -----------------------------------------------------------------------------------------------------
@@ -550,6 +602,49 @@ def test_the_same_command_gives_the_same_bytes(gathered, tmp_path, monkeypatch):
     run(monkeypatch, gather_arguments(gathered, tmp_path))
     for name in ("metrics.parquet", "roles.parquet", "distances.npy", "replicates.npz"):
         assert (tmp_path / name).read_bytes() == (gathered / name).read_bytes()
+
+
+def test_embedding_and_logits_change_nothing_between_components(gathered, tmp_path, monkeypatch):
+    nodes = with_ends(components())
+    mask = mask_of(nodes)
+    (tmp_path / "edges").mkdir()
+    save_nodes(tmp_path / "nodes.tsv", nodes)
+    np.save(tmp_path / "mask.npy", mask)
+    rng = np.random.default_rng(15)
+    for step, suffix in itertools.product(STEPS, ("", ".direct")):
+        edges = random_edges(rng, mask, 17).astype(np.float32)
+        edges[:, 0] *= 50  # everything depends on the embedding
+        edges[:, 1:-1, 1:-1] = np.load(gathered / "edges" / f"{step}{suffix}.npy")
+        np.save(tmp_path / "edges" / f"{step}{suffix}.npy", edges)
+    for step in STEPS:
+        run(monkeypatch, arguments(tmp_path, step, tmp_path / "network" / f"{step}.npz"))
+    run(monkeypatch, gather_arguments(tmp_path, tmp_path))
+    np.testing.assert_array_equal(*(np.load(root / "distances.npy") for root in (gathered, tmp_path)))
+    before, after = (pl.read_parquet(root / "metrics.parquet") for root in (gathered, tmp_path))
+    assert before.drop("estimate", "corrected", "low", "high").equals(
+        after.drop("estimate", "corrected", "low", "high")
+    )
+    for column in ("estimate", "corrected", "low", "high"):
+        np.testing.assert_allclose(*(t[column].cast(float).fill_null(-9) for t in (before, after)), atol=1e-11)
+    before, after = (pl.read_parquet(root / "roles.parquet") for root in (gathered, tmp_path))
+    ends = after.filter(pl.col("node").is_in(["embed", "logits"]))
+    inner = after.filter(~pl.col("node").is_in(["embed", "logits"]))
+    for column in ("step", "node", "layer", "kind", "role", "effect", "score_kind", "rank", "holder"):
+        assert before[column].equals(inner[column]), column
+    for column in ("estimate", "low", "high"):
+        np.testing.assert_allclose(*(t[column].fill_null(-9) for t in (before, inner)), atol=1e-11)
+    assert ends["rank"].null_count() == len(ends) == len(STEPS) * 2 * 9 and not ends["holder"].any()
+    assert set(ends["layer"]) == {-1, 6}
+    known = ends.drop_nulls("estimate")
+    assert set(known.select("node", "role", "score_kind").iter_rows()) == {
+        (node, role, kind)
+        for node, role in (("embed", "spreader"), ("logits", "gatherer"))
+        for kind in ("raw", "per_edge")
+    }
+    edges = np.load(tmp_path / "edges" / "16.npy")[0].astype(float)
+    raw = known.filter((pl.col("step") == 16) & (pl.col("score_kind") == "raw"))
+    found = dict(raw.select("node", "estimate").iter_rows())
+    assert found == pytest.approx({"embed": edges[0, 1:-1].sum(), "logits": edges[1:-1, -1].sum()})
 
 
 def test_gather_names_what_does_not_fit(gathered, tmp_path, monkeypatch):

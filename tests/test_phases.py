@@ -485,6 +485,19 @@ def test_a_checkpoint_with_the_weights_of_the_one_before_is_left_out(tmp_path, s
     np.testing.assert_allclose(tables.behaviour["prefix_matching"].max(), 0.8, atol=0.1)
 
 
+def test_further_quantities_of_behaviour_change_nothing(tmp_path, smooth_film):
+    paths = write_study(tmp_path, smooth_film)
+    before = read_tables(*paths)
+    table = pl.read_parquet(paths[1])
+    effects = table.filter(pl.col("node") == "L0H0").with_columns(estimate=9.0)
+    names = ("answer_kl_total", "answer_logit_difference_total")
+    further = [effects.with_columns(quantity=pl.lit(q), node=pl.lit(n)) for q in names for n in ("embed", "L0MLP")]
+    pl.concat([table, *further]).write_parquet(paths[1])
+    after = read_tables(*paths)
+    for name in ("loss_second", "prefix_matching"):
+        np.testing.assert_array_equal(after.behaviour[name], before.behaviour[name])
+
+
 def test_paths_are_those_of_the_direct_effect_where_there_is_one(tmp_path, smooth_film):
     paths = write_study(tmp_path, smooth_film, effects=("total",))
     assert read_tables(*paths).path_effect == "total"

@@ -28,7 +28,7 @@ from phasegraph.network.gather import Outputs, gather
 from phasegraph.phases.study import Settings, run_study
 from phasegraph.report import blocks, choose, evidence, findings, induction, method, sentences, style, texts, words
 from phasegraph.report.catalogue import FIGURES, MANIFEST, PAGE_DIRECT_FILES, PAGE_FILES
-from phasegraph.report.figures.graphs import chosen_edges
+from phasegraph.report.figures.graphs import chosen_edges, end_edges, places
 from phasegraph.report.page import write_page
 from phasegraph.report.study import StudyData
 from phasegraph.types import GROUPS, Effect, Kind, Node
@@ -46,15 +46,25 @@ def components(layers=LAYERS, heads=HEADS):
     ]
 
 
+def with_ends(nodes):
+    """The same nodes between embedding and logits."""
+    inner = [Node(node.index + 1, node.layer, node.kind, node.head) for node in nodes]
+    return [Node(0, -1, Kind.EMBED), *inner, Node(len(nodes) + 1, nodes[-1].layer + 1, Kind.LOGITS)]
+
+
 def leave_one_out(groups):
     """Estimate and leave-one-out means [17, ...] of group values [16, ...]."""
     return np.concatenate([groups.mean(0)[None], (groups.sum(0) - groups) / (len(groups) - 1)])
 
 
-def make_study(folder, *, count, direct=True, heads=HEADS, learns=True, seed=0):
-    """Write a study of `count` checkpoints; if it learns, edges L0H0 -> layer 1 grow while the loss falls."""
+def make_study(folder, *, count, direct=True, heads=HEADS, learns=True, ends=False, seed=0):
+    """Write a study of `count` checkpoints; if it learns, edges L0H0 -> layer 1 grow while the loss falls.
+
+    With ends, embedding and logits are nodes, and effects on the answer are measured.
+    """
     rng = np.random.default_rng(seed)
-    nodes = components(heads=heads)
+    nodes = with_ends(components(heads=heads)) if ends else components(heads=heads)
+    grower = int(ends)  # L0H0
     layer = np.array([node.layer for node in nodes])
     mask = layer[:, None] < layer
     study = folder / "results" / "planted"
@@ -66,11 +76,12 @@ def make_study(folder, *, count, direct=True, heads=HEADS, learns=True, seed=0):
     steps = [4 * i for i in range(count)]
     progress = 1 / (1 + np.exp(-(np.arange(count) - count / 2) / max(count / 25, 0.5))) * learns
     base = np.exp(rng.normal(-4, 1, mask.shape)) * mask
+    base[0] *= 30 if ends else 1  # everything depends on the embedding
     drift = rng.normal(0, 0.02, (count, *mask.shape)).cumsum(0)
     rows = []
     for i, step in enumerate(steps):
         weights = base * np.exp(drift[i])
-        weights[0, layer == 1] += 0.3 * progress[i]
+        weights[grower, layer == 1] += 0.3 * progress[i]
         for suffix, share in {"": 1.0, ".direct": 0.5}.items() if direct else {"": 1.0}.items():
             groups = share * weights * np.exp(rng.normal(0, 0.1, (GROUPS, *mask.shape)))
             np.save(study / "edges" / f"{step}{suffix}.npy", leave_one_out(groups).astype(np.float32))
@@ -78,6 +89,7 @@ def make_study(folder, *, count, direct=True, heads=HEADS, learns=True, seed=0):
         here = study / "nodes.tsv", study / "mask.npy", study / "network" / f"{step}.npz"
         checkpoint(total, through if direct else None, *here)
         rows += behaviour_rows(rng, step, nodes, progress[i])
+        rows += answer_rows(rng, step, nodes, progress[i]) if ends else []
     schema = {"step": pl.Int64, "quantity": pl.String, "node": pl.String}
     schema |= dict.fromkeys(("estimate", "low", "high"), pl.Float64)
     pl.DataFrame(rows, schema=schema, orient="row").write_parquet(study / "behaviour.parquet")
@@ -114,6 +126,16 @@ def behaviour_rows(rng, step, nodes, progress):
     for (quantity, name), value in values.items():
         around = delete_group(leave_one_out(value + rng.normal(0, 0.01, GROUPS)))
         yield step, quantity, name, *map(float, (around.estimate, around.low, around.high))
+
+
+def answer_rows(rng, step, nodes, progress):
+    """Effects on the answer: L0H0 helps as the model learns, L1H1 harms, the others do next to nothing."""
+    effects = {"embed": 5.0, "L0H0": 3 * progress, "L1H1": -1.0, "logits": float("nan")}
+    for node in nodes:
+        value = effects.get(node.name, 0.01 * node.index)
+        around = delete_group(leave_one_out(value + rng.normal(0, 0.02, GROUPS)))
+        bounds = map(float, (around.estimate, around.low, around.high))
+        yield step, "answer_logit_difference_total", node.name, *bounds
 
 
 def boundary(step, low, high, p_value=0.004, kind="gradual"):
@@ -161,8 +183,11 @@ TWO = planted_phases(
 
 @pytest.fixture(scope="session")
 def studies(tmp_path_factory):
-    """One that learns, with direct effects; one of six checkpoints; one of one-head layers that learns nothing."""
+    """One that learns, with direct effects; one of six checkpoints; one of one-head layers that learns nothing; one
+    with embedding, logits and effects on the answer.
+    """
     return {
+        "ends": make_study(tmp_path_factory.mktemp("ends"), count=8, ends=True),
         "learns": make_study(tmp_path_factory.mktemp("learns"), count=COUNT),
         "short": make_study(tmp_path_factory.mktemp("short"), count=6, direct=False),
         "one-head": make_study(tmp_path_factory.mktemp("one-head"), count=COUNT, direct=False, heads=1, learns=False),
@@ -260,7 +285,7 @@ def test_no_text_is_small_cut_or_overlaps(drawn, name):
     check_texts(drawn[name])
 
 
-@pytest.mark.parametrize("which", ["short", "one-head"])
+@pytest.mark.parametrize("which", ["short", "one-head", "ends"])
 @pytest.mark.parametrize("name", FIGURES)
 def test_studies_with_gaps_are_drawn_as_well(studies, name, which):
     check_texts(draw(name, studies[which]))
@@ -491,6 +516,115 @@ def test_many_components_are_drawn_as_blocks(monkeypatch, study):
         expected = direct[between].mean() if study.mask[between].any() else 0
         assert graph.edges[i, j] == pytest.approx(expected)
     np.testing.assert_allclose(graph.out_strength, [total[rows].sum(1).mean() for rows in members])
+
+
+# --- embedding, logits and effects on the answer --------------------------------------------------------------------
+
+
+def legend_texts(figure):
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
+    return {text.get_text() for legend in legends for text in legend.get_texts()}
+
+
+def test_embedding_and_logits_are_explained_only_where_they_are(studies, drawn):
+    for name in ("graphs", "strengths"):
+        assert {"embedding", "logits"} <= legend_texts(draw(name, studies["ends"]))
+        assert not {"embedding", "logits"} & legend_texts(drawn[name])
+    assert "no such strength" in legend_texts(draw("roles", studies["ends"]))
+    assert "no such strength" not in legend_texts(drawn["roles"])
+
+
+def test_embedding_and_logits_have_rows_of_their_own_below_and_above(studies):
+    study = studies["ends"]
+    figure = draw("strengths", study)
+    out, against, into, _ = (axes.findobj(QuadMesh)[0] for axes in figure.axes[:4])
+    embed = column(study, "roles", role="spreader", score_kind="raw", node="embed")
+    np.testing.assert_array_equal(np.asarray(out.get_array())[0], embed["estimate"])
+    logits = column(study, "roles", role="gatherer", score_kind="raw", node="logits")
+    np.testing.assert_array_equal(np.asarray(into.get_array())[-1], logits["estimate"])
+    assert np.ma.getmaskarray(against.get_array())[[0, -1]].all()
+    components = column(study, "roles", role="spreader", score_kind="raw").filter(pl.col("node") != "embed")
+    assert out.norm.vmax == components["estimate"].max() < embed["estimate"].min()
+    assert figure.axes[0].get_yticks().tolist() == [2.5, 6.5, 10.5]  # layers 0 to 2, above the embedding
+    marks = {line.get_marker(): line.get_ydata()[0] for line in figure.axes[0].lines if len(line.get_ydata()) == 1}
+    assert (marks["D"], marks["*"]) == (0, 13)
+
+
+def test_graph_places_embedding_below_and_logits_above(studies):
+    study = studies["ends"]
+    at = places(study.nodes)
+    assert at[0].tolist() == [1, -1] and at[-1].tolist() == [1, 3]
+    np.testing.assert_array_equal(at[1:-1], places(components()))
+    step = int(study.steps[-1])
+    edges = study.edges(step, Effect.DIRECT)[0]
+    found = end_edges(edges, study.mask, study.nodes)
+    for weights, chosen in ((edges[0], found[0]), (edges[:-1, -1], found[:-1, -1])):
+        assert set(weights[chosen]) >= set(np.sort(weights)[-3:])
+    assert not found[1:-1, 1:-1].any()
+    inner = np.ix_(range(1, 13), range(1, 13))
+    alone = chosen_edges(edges[inner], study.mask[inner])
+    np.testing.assert_array_equal(chosen_edges(edges, study.inner_mask)[inner], alone)
+    graph = blocks.drawn_graph(study, step)
+    total = study.edges(step)[0]
+    np.testing.assert_allclose(graph.out_strength, total[:, 1:-1].sum(1))
+    low, high = draw("graphs", study).axes[0].get_ylim()
+    assert (low, high) == (-1.5, 3.5)
+
+
+def test_embedding_and_logits_are_never_drawn_in_a_block(monkeypatch, studies):
+    monkeypatch.setattr(blocks, "MOST", 5)
+    nodes = blocks.drawn_nodes(studies["ends"].nodes)
+    assert [node.name for node in nodes] == ["embed", *(f"L{i}{k}" for i in range(3) for k in ("H0", "MLP")), "logits"]
+    check_texts(draw("graphs", studies["ends"]))
+
+
+def test_tails_and_rankings_are_those_of_components(studies):
+    study = studies["ends"]
+    axes = panel(draw("tails", study), "How many edges are that strong")
+    step = int(study.steps[-1])
+    weights = np.load(study.folder / "edges" / f"{step}.npy")[0][1:-1, 1:-1]
+    assert labelled(axes, f"step {step}").get_xdata().max() == pytest.approx(weights.max())
+    found = findings.ranking_agreement(study, 0, step)
+    for role in ("spreader", "gatherer"):
+        rows = column(study, "roles", role=role, score_kind="raw").filter(~pl.col("node").is_in(["embed", "logits"]))
+        early, late = (floats(rows.filter(pl.col("step") == s)["estimate"]) for s in (0, step))
+        assert found[role, "raw"].estimate == pytest.approx(kendalltau(early, late, nan_policy="omit").statistic)
+    assert "embed" not in [row["node"] for row in findings.strongest(study, "spreader", "raw", step, 5)]
+
+
+def test_answer_panels_are_the_tables(studies, drawn):
+    study = studies["ends"]
+    step = int(study.steps[-1])
+    figure = draw("roles", study)
+    assert len(figure.axes) == len(drawn["roles"].axes) + 2
+    effects = column(study, "behaviour", quantity="answer_logit_difference_total", step=step)
+    effects = {row["node"]: row for row in effects.to_dicts()}
+    for title, kind in (("Answer and raw strength", "raw"), ("Answer and strength against peers", "block")):
+        axes = panel(figure, title)
+        rows = column(study, "roles", role="spreader", score_kind=kind, step=step).to_dicts()
+        rows = [row for row in rows if row["node"] not in ("embed", "logits")]
+        dots = [line for line in axes.lines if line.get_marker() in ("o", "s")]
+        assert len(dots) == len(rows) == 12
+        for row, dot in zip(rows, dots, strict=True):
+            assert dot.get_ydata()[0] == effects[row["node"]]["estimate"]
+            assert (dot.get_markerfacecolor() == "white") is (row["estimate"] is None)
+            assert (dot.get_marker() == "s") is row["node"].endswith("MLP")
+            if row["estimate"] is not None:
+                assert dot.get_xdata()[0] == row["estimate"]
+        heights = {tuple(path.vertices[:, 1]) for lines in axes.collections for path in lines.get_paths()}
+        assert {(row["low"], row["high"]) for name, row in effects.items() if name[0] == "L"} <= heights
+        assert {"L0H0", "L1H1"} <= {text.get_text() for text in axes.texts}
+
+
+def test_page_says_what_embedding_and_logits_are(studies, pages):
+    page = " ".join(" ".join(Page(pages["ends"].read_text()).text).split())
+    assert "each of the 9 attention heads and 3 MLPs in 3 layers" in page
+    assert "48 edges between components are possible, and 25 edges that leave the embedding or reach the logits" in page
+    assert "The embedding is not ranked among the spreaders" in page and "The logits are not ranked" in page
+    row = column(studies["ends"], "roles", role="spreader", score_kind="raw", node="embed").to_dicts()[-1]
+    value = words.measured(row["estimate"], row["low"], row["high"])
+    assert "the embedding: raw strength" in page and f"{value} at step {row['step']}" in page
+    assert "not ranked among" not in " ".join(Page(pages["short"].read_text()).text)
 
 
 # --- which checkpoints ---------------------------------------------------------------------------------------------
@@ -732,7 +866,7 @@ class Page(HTMLParser):
 def pages(study, studies, drawn, tmp_path_factory):
     """The pages of all studies; that of the planted one has all figures."""
     found = {}
-    for name, one in {"planted": study, **{name: studies[name] for name in ("short", "one-head")}}.items():
+    for name, one in {"planted": study, **{name: studies[name] for name in ("short", "one-head", "ends")}}.items():
         images = one.folder / "figures"
         images.mkdir()
         for figure in FIGURES:
@@ -741,7 +875,7 @@ def pages(study, studies, drawn, tmp_path_factory):
             else:
                 (images / f"{figure}.svg").write_text("<svg/>")
         settings = one.folder / "run_config.yaml"
-        settings.write_text(yaml.safe_dump(config(direct=name == "planted")))
+        settings.write_text(yaml.safe_dump(config(direct=name in ("planted", "ends"))))
         found[name] = one.folder / "report.html"
         write_page(one, settings, sorted(images.glob("*.svg")), found[name])
     return found

@@ -118,5 +118,35 @@ def test_table_of_behaviour(tmp_path, rng):
     assert row["estimate"] == pytest.approx(0.08)
     assert row["low"] == pytest.approx(0.08)
     loss = table.filter(pl.col("quantity") == "loss_first")
+    assert loss["node"].null_count() == 3
     assert (loss["low"] < loss["estimate"]).all()
     assert (loss["estimate"] < loss["high"]).all()
+
+
+def test_table_of_effects_on_the_answer_names_the_nodes(tmp_path, rng):
+    nodes = np.array(["embed", "L0H0", "L0MLP", "logits"])
+    effects = {step: rng.normal(0, 1, (16, 4)) for step in (0, 7)}
+    for step, groups in effects.items():
+        left_out = np.stack([groups.mean(0), *(np.delete(groups, k, axis=0).mean(0) for k in range(16))])
+        np.savez(
+            tmp_path / f"{step}.npz",
+            previous_token=np.ones((17, 1, 1)),
+            answer_logit_difference_total=left_out,
+            answer_kl_direct=left_out**2,
+            nodes=nodes,
+        )
+    table = behaviour_table([tmp_path / "0.npz", tmp_path / "7.npz"])
+    assert set(table["quantity"]) == {"previous_token", "answer_logit_difference_total", "answer_kl_direct"}
+    assert len(table) == 2 * (1 + 4 + 4)
+    found = table.filter((pl.col("quantity") == "answer_logit_difference_total") & (pl.col("step") == 7))
+    assert found["node"].to_list() == nodes.tolist()
+    np.testing.assert_allclose(found["estimate"], effects[7].mean(0))
+    margin = stats.t.ppf(0.95, 15) * effects[7].std(0, ddof=1) / 4  # the textbook interval of a mean
+    np.testing.assert_allclose(found["high"], effects[7].mean(0) + margin)
+
+
+@pytest.mark.parametrize("nodes", [{}, {"nodes": np.array(["L0H0"])}])
+def test_effects_without_the_names_of_their_nodes_are_refused(tmp_path, nodes):
+    np.savez(tmp_path / "7.npz", answer_kl_total=np.ones((17, 4)), **nodes)
+    with pytest.raises(PhasegraphError, match=r"7\.npz: answer_kl_total of 4 nodes, but the names of [01]; delete"):
+        behaviour_table([tmp_path / "7.npz"])

@@ -79,15 +79,28 @@ def test_everything_is_made(finished):
         folder = finished / "results" / study
         for step in STEPS:
             edges = np.load(folder / "edges" / f"{step}.npy")
-            assert (edges.shape, edges.dtype) == ((17, 6, 6), np.float32)
+            size = 8 if direct else 6  # mean has the embedding and the logits besides
+            assert (edges.shape, edges.dtype) == ((17, size, size), np.float32)
             assert (folder / "edges" / f"{step}.direct.npy").exists() == direct
+            with np.load(folder / "edges" / f"{step}.more.npz") as more:
+                assert {"total.first", "total.second"} <= set(more)
+                asked_for = {"direct.q", "direct.k", "direct.v", "control.total", "control.direct", "direct.second"}
+                assert (set(more) & asked_for == asked_for) == direct
+                assert all(np.isfinite(values).all() for values in more.values())
         assert sorted(pl.read_parquet(folder / "metrics.parquet")["step"].unique()) == list(STEPS)
-        assert sorted(pl.read_parquet(folder / "behaviour.parquet")["step"].unique()) == list(STEPS)
+        behaviour = pl.read_parquet(folder / "behaviour.parquet")
+        assert sorted(behaviour["step"].unique()) == list(STEPS)
+        answers = behaviour.filter(pl.col("quantity").str.starts_with("answer"))
+        kinds = ("logit_difference", "kl") if direct else ("logit_difference",)
+        effects = ("total", "direct") if direct else ("total",)
+        assert set(answers["quantity"]) == {f"answer_{kind}_{effect}" for kind in kinds for effect in effects}
+        assert ("embed" in set(answers["node"])) == direct
         assert len(list((folder / "figures").glob("*.svg"))) == len(list((folder / "figures").glob("*.png"))) == FIGURES
         assert json.loads((folder / "phases.json").read_text())["sentences"]
         assert "</html>" in (folder / "report.html").read_text()
         assert list(yaml.safe_load((folder / "run_config.yaml").read_text())["studies"]) == [study]
     mask = np.load(finished / "results" / "mean" / "mask.npy")
+    assert mask.shape == (8, 8)
     edges = np.load(finished / "results" / "mean" / "edges" / "20.npy")
     assert (edges[:, ~mask] == 0).all()
     assert (edges[:, mask] > 0).all()
@@ -127,6 +140,27 @@ def test_one_changed_checkpoint_reruns_its_chain_and_the_fan_in(copy):
     }
     assert changed == {"mean/edges/12.npy", "mean/edges/12.direct.npy", "paper/edges/12.npy"}
     assert to_do(copy) == Counter()
+
+
+def test_how_models_are_run_reruns_nothing(copy):
+    config = copy / "tests/workflow/config.yaml"
+    config.write_text(config.read_text() + "\nmodel: { memory_budget: 256, device: cpu }\n")
+    assert to_do(copy) == Counter()
+
+
+def test_too_small_a_memory_budget_is_one_line(copy):
+    config = copy / "tests/workflow/config.yaml"
+    config.write_text(config.read_text() + "\nmodel: { memory_budget: 1 }\n")
+    run = snakemake(copy, "--dry-run")
+    assert run.returncode != 0
+    assert "memory_budget" in run.stdout + run.stderr
+
+
+def test_one_more_option_reruns_the_study_alone(copy):
+    config = copy / "tests/workflow/config.yaml"
+    config.write_text(config.read_text().replace("intervention: zero", "intervention: resample"))
+    expected = Counter(measure_edges=len(STEPS), measure_network=len(STEPS), write_config=1)
+    assert to_do(copy) == expected + FAN_IN
 
 
 def test_one_more_step_is_trained_and_measured_alone(copy):

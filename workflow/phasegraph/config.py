@@ -11,6 +11,9 @@ from phasegraph.files import atomic
 from phasegraph.series.recipe import Recipe
 from phasegraph.series.steps import expand_steps
 
+MEASURED = ("task", "intervention", "measure", "nodes", "qkv", "by_position", "control", "answer", "dtype")
+"""Keys of a study that change its edges or its behaviour."""
+
 
 def series_steps(config: dict) -> dict[str, list[int]]:
     """Spell out the steps of every series, ascending.
@@ -18,12 +21,16 @@ def series_steps(config: dict) -> dict[str, list[int]]:
     Raises
     ------
     PhasegraphError
-        If a study names a series that does not exist, or a series has no valid recipe or steps.
+        If a study names a series that does not exist or contradicts itself, or a series has no valid recipe or steps.
     """
     for name, study in config["studies"].items():
         if study["series"] not in config["series"]:
             known = ", ".join(config["series"])
             raise PhasegraphError(f"studies.{name}.series: there is no series {study['series']!r}; there is {known}")
+        if study["qkv"] and not study["direct"]:
+            raise PhasegraphError(f"studies.{name}.qkv: single inputs have direct effects only; set direct: true")
+        if study["task"]["answers"] >= study["task"]["segment"]:
+            raise PhasegraphError(f"studies.{name}.task.answers must be smaller than task.segment")
     steps = {}
     for name, series in config["series"].items():
         try:
@@ -49,7 +56,12 @@ def part_of(config: dict, study: str) -> str:
 
 def measurement(study: dict) -> str:
     """Give everything of a study that changes its edges or its behaviour, as one canonical JSON string."""
-    return json.dumps({key: study[key] for key in ("task", "intervention", "measure")}, sort_keys=True)
+    return json.dumps({key: study[key] for key in MEASURED}, sort_keys=True)
+
+
+def node_options(study: dict) -> str:
+    """Spell out which optional nodes a study has, as options of a command line."""
+    return " ".join(f"--{name}" for name, wanted in sorted(study["nodes"].items()) if wanted)
 
 
 def recipe(series: dict) -> str:

@@ -11,6 +11,7 @@ import phasegraph
 from phasegraph.config import (
     alternatives,
     measurement,
+    node_options,
     part_of,
     recipe,
     series_steps,
@@ -158,6 +159,11 @@ def steps_of(wildcards):
 def measurement_of(wildcards):
     """What a study measures, as JSON."""
     return measurement(STUDIES[wildcards.study])
+
+
+def node_options_of(wildcards):
+    """Which optional nodes a study has, as options of the command line."""
+    return node_options(STUDIES[wildcards.study])
 
 
 def phase_options_of(wildcards):

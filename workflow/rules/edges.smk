@@ -2,7 +2,7 @@
 
 Inputs: results/series/<series>/checkpoints/<step>/.
 Outputs, in results/<study>/: nodes.tsv, mask.npy, edges/<step>.npy (total effects), edges/<step>.direct.npy,
-behaviour/<step>.npz and behaviour.parquet.
+edges/<step>.more.npz (all else that the study asks for), behaviour/<step>.npz and behaviour.parquet.
 """
 
 
@@ -23,11 +23,12 @@ rule list_nodes:
         runtime=10,
     params:
         checkpoint=subpath(input.checkpoint, parent=True),
+        options=node_options_of,
     message:
         "Listing the nodes of {wildcards.study}"
     shell:
         "python -m phasegraph.warm phasegraph.model --checkpoint {params.checkpoint:q}"
-        " --nodes {output.nodes} --mask {output.mask} > {log} 2>&1"
+        " --nodes {output.nodes} --mask {output.mask} {params.options} > {log} 2>&1"
 
 
 rule measure_edges:
@@ -37,6 +38,7 @@ rule measure_edges:
         code=code_of("phasegraph.edges"),
     output:
         total="results/{study}/edges/{step}.npy",
+        more="results/{study}/edges/{step}.more.npz",
         behaviour="results/{study}/behaviour/{step}.npz",
     log:
         "logs/measure_edges/{study}/{step}.log",
@@ -48,7 +50,10 @@ rule measure_edges:
         "../../envs/phasegraph.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        # The engine's tensors are bounded by the budget; the rest holds the libraries and the weights.
+        mem_mb=config["model"]["memory_budget"] + 1500,
+        budget_mb=config["model"]["memory_budget"],
+        device=config["model"]["device"],
         runtime=10,
     params:
         checkpoint=subpath(input.weights, parent=True),
@@ -59,13 +64,15 @@ rule measure_edges:
     shell:
         "python -m phasegraph.warm phasegraph.edges --checkpoint {params.checkpoint:q}"
         " --study {params.measurement:q} --total {output.total} {params.direct}"
-        " --behaviour {output.behaviour} --threads {threads} > {log} 2>&1"
+        " --more {output.more} --behaviour {output.behaviour} --threads {threads}"
+        " --device {resources.device} --memory-budget {resources.budget_mb} > {log} 2>&1"
 
 
 use rule measure_edges as measure_edges_direct with:
     output:
         total="results/{study}/edges/{step}.npy",
         direct="results/{study}/edges/{step}.direct.npy",
+        more="results/{study}/edges/{step}.more.npz",
         behaviour="results/{study}/behaviour/{step}.npz",
     wildcard_constraints:
         study=alternatives([name for name, study in STUDIES.items() if study["direct"]]),

@@ -9,47 +9,73 @@ import numpy as np
 import torch
 
 from phasegraph.edges.engine import measure_edges
+from phasegraph.edges.memory import BUDGET, keep_freed_memory
 from phasegraph.errors import PhasegraphError, user_errors
 from phasegraph.files import atomic
-from phasegraph.model.load import components_of, read
+from phasegraph.model.load import components_of, device_of, read
+from phasegraph.model.nodes import nodes_of
 from phasegraph.tasks.behaviour import behaviour
 from phasegraph.tasks.induction import Task, induction
-from phasegraph.types import Effect, Intervention, Measure
+from phasegraph.types import Answer, Intervention, Measure, Measurement
 
 
 def main() -> None:
     """Read the command line, measure, and write each result whole or not at all."""
-    parser = argparse.ArgumentParser(prog="phasegraph.edges", description=__doc__)
-    parser.add_argument("--checkpoint", required=True, help="folder with config.json and model.safetensors")
-    parser.add_argument("--study", required=True, help="JSON: task, intervention, measure")
-    parser.add_argument("--total", required=True, help="total effects to write (.npy, float32 [17, N, N])")
-    parser.add_argument("--direct", help="direct effects to write, if wanted")
-    parser.add_argument("--behaviour", required=True, help="behaviour to write (.npz)")
-    parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "1")))
-    arguments = parser.parse_args()
+    arguments = _arguments()
     study = json.loads(arguments.study)
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
     begin = time.perf_counter()
-    model = read(arguments.checkpoint)
+    model = read(arguments.checkpoint, getattr(torch, study["dtype"]), device_of(arguments.device))
     task = _task(study["task"], model.config.vocab_size)
-    behaves = behaviour(model, task)  # first, because the components may take the model apart
-    components = components_of(model, task.tokens.shape[1])
-    effects = (Effect.TOTAL, Effect.DIRECT) if arguments.direct else (Effect.TOTAL,)
-    edges = measure_edges(
-        components,
-        torch.from_numpy(task.tokens),
-        torch.from_numpy(task.reference),
+    measurement = _measurement(study, direct=arguments.direct is not None)
+    try:
+        behaves = behaviour(model, task)  # first, because the components may take the model apart
+        components = components_of(model, task.tokens.shape[1])
+        found = measure_edges(components, task, measurement, memory_budget=arguments.memory_budget * 2**20)
+    except PhasegraphError as error:
+        raise PhasegraphError(f"{arguments.checkpoint}: {error}") from error
+    nodes = nodes_of(components.n_layers, components.n_heads, embed=measurement.embed, logits=measurement.logits)
+    for name in [name for name in found if name.startswith("answer.")]:
+        behaves[name.replace(".", "_").replace("-", "_")] = found.pop(name)
+    with atomic(arguments.behaviour) as temporary:
+        np.savez(temporary, **behaves, nodes=[node.name for node in nodes])
+    for name, path in (("total", arguments.total), ("direct", arguments.direct)):
+        if path is not None:
+            with atomic(path) as temporary:
+                np.save(temporary, found.pop(name))
+    with atomic(arguments.more) as temporary:
+        np.savez(temporary, **found)
+    print(f"{arguments.checkpoint}: {len(nodes)} nodes in {time.perf_counter() - begin:.2f} s")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="phasegraph.edges", description=__doc__)
+    parser.add_argument("--checkpoint", required=True, help="folder with config.json and model.safetensors")
+    parser.add_argument("--study", required=True, help="JSON: task, intervention, measure, nodes, ... of a study")
+    parser.add_argument("--total", required=True, help="total effects to write (.npy, float32 [17, N, N])")
+    parser.add_argument("--direct", help="direct effects to write, if wanted")
+    parser.add_argument("--more", required=True, help="all other matrices that the study asks for (.npz)")
+    parser.add_argument("--behaviour", required=True, help="behaviour to write (.npz)")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--memory-budget", type=int, default=BUDGET // 2**20, help="MiB for the engine's tensors")
+    parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "1")))
+    return parser.parse_args()
+
+
+def _measurement(study: dict, *, direct: bool) -> Measurement:
+    """Read what a study's configuration asks for."""
+    return Measurement(
         intervention=Intervention(study["intervention"]),
         measure=Measure(study["measure"]),
-        effects=effects,
-        first_position=task.first_position,
+        direct=direct,
+        embed=study["nodes"]["embed"],
+        logits=study["nodes"]["logits"],
+        qkv=study["qkv"],
+        by_position=study["by_position"],
+        control=study["control"],
+        answer=tuple(map(Answer, study["answer"])),
     )
-    with atomic(arguments.behaviour) as temporary:
-        np.savez(temporary, **behaves)
-    for effect, path in zip(effects, (arguments.total, arguments.direct), strict=False):
-        with atomic(path) as temporary:
-            np.save(temporary, edges[effect])
-    print(f"{arguments.checkpoint}: {len(edges[Effect.TOTAL][0])} nodes in {time.perf_counter() - begin:.2f} s")
 
 
 def _task(settings: dict, vocabulary: int) -> Task:
@@ -65,6 +91,7 @@ def _task(settings: dict, vocabulary: int) -> Task:
         seed=settings["seed"],
         start_token=start,
         token_range=(low, high),
+        answers=settings["answers"],
     )
 
 

@@ -7,287 +7,292 @@ there, layer l reads the clean stream less the contribution of one earlier node.
 blocks nothing lies in between, so both effects are the same number, and it is computed once.
 """
 
-from collections.abc import Iterator
+import sys
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from phasegraph.edges.measures import position_sums, variance_sums, weights
+from phasegraph.edges.answer import AnswerSums
+from phasegraph.edges.memory import BUDGET, Cuts, cut
+from phasegraph.edges.passes import (
+    Clean,
+    Outputs,
+    Readout,
+    clean_pass,
+    mean_outputs,
+    random_of_same_length,
+    taken_away,
+)
+from phasegraph.edges.sums import Layout, Sums, Targets, Variance
+from phasegraph.edges.walks import Changed, Sources, walk_direct, walk_total
 from phasegraph.errors import PhasegraphError
 from phasegraph.groups import group_of
 from phasegraph.model.components import Components
 from phasegraph.model.nodes import mask_of, nodes_of
-from phasegraph.types import GROUPS, Effect, Intervention, Measure
+from phasegraph.tasks.induction import Task
+from phasegraph.types import Answer, Effect, Intervention, Kind, Measurement
 
-TOKENS_PER_CALL = 1536
-"""A layer is called with about this many tokens at once: the slices then stay in a core's cache."""
+ALL = ""
+"""Name of the span of all measured positions."""
 
-STREAM_BYTES = 256 * 2**20
-"""Bound on the bytes of all residual streams that are held at once; fewer prompts are taken at a time to keep it."""
-
-
-@dataclass(frozen=True)
-class Clean:
-    """One undisturbed pass over B prompts of T positions; everything is listed by layer."""
-
-    before: list[Tensor]
-    """The residual stream that the layer's attention reads, [B, T, D]."""
-    middle: list[Tensor]
-    """The residual stream that its MLP reads, [B, T, D]; in a parallel block the same as `before`."""
-    after: list[Tensor]
-    """The residual stream that the layer leaves, [B, T, D]."""
-    z: list[Tensor]
-    """The heads' outputs, [B, T, H, d_head]."""
-    mlp: list[Tensor]
-    """The MLP's output, [B, T, D]."""
-
-
-@dataclass(frozen=True)
-class Means:
-    """Mean outputs over a reference set of prompts and over their positions, by layer."""
-
-    z: list[Tensor]
-    """[H, d_head] each."""
-    mlp: list[Tensor]
-    """[D] each."""
+DEFAULT = Measurement()
 
 
 @torch.inference_mode()
 def measure_edges(
     components: Components,
-    tokens: Tensor,
-    reference: Tensor,
+    task: Task,
+    measurement: Measurement = DEFAULT,
     *,
-    intervention: Intervention,
-    measure: Measure,
-    effects: tuple[Effect, ...] = (Effect.TOTAL,),
-    first_position: int = 1,
-    tokens_per_call: int = TOKENS_PER_CALL,
-) -> dict[Effect, np.ndarray]:
+    memory_budget: int = BUDGET,
+    tokens_per_call: int | None = None,
+) -> dict[str, np.ndarray]:
     """Measure the influence of every node on every other.
 
     Parameters
     ----------
     components
         The model.
-    tokens
-        Prompts, int64 [P, T]; P is a multiple of GROUPS, and group k holds the k-th P / GROUPS of them.
-    reference
-        Disjoint prompts for the means, int64 [Q, T].
-    intervention, measure, effects
-        What replaces a node's contribution, what counts as change, along which paths.
-    first_position
-        First position whose outputs are measured and averaged; the ablation itself acts at every position. The
-        default leaves out a start token, which is the same in every prompt and hence carries no signal.
+    task
+        The prompts, P of them with T positions; P is a multiple of GROUPS, and group k holds the k-th P / GROUPS.
+    measurement
+        What is measured.
+    memory_budget
+        Bytes for the engine's tensors, besides the weights; changes the speed and nothing else.
     tokens_per_call
-        Size of the slices in which layers are called; changes the speed and nothing else.
+        Tokens with which a layer is called at once, None for what suits the device; changes the speed and nothing else.
 
     Returns
     -------
-    dict of Effect to ndarray of float32, shape [GROUPS + 1, N, N]
-        The estimate and its leave-one-group-out replicates; row = source, column = target; 0 where no edge can be,
-        NaN where the measure is undefined.
+    dict of str to ndarray of float32
+        Index 0 of the first axis is the estimate, 1 ... GROUPS leave out one group of prompts. Edges are
+        [GROUPS + 1, N, N], row = source, column = target; 0 where no edge can be, NaN where the measure is undefined:
+
+        - ``total`` and, if measured, ``direct``;
+        - ``total.first``, ``direct.second``, ...: in one position group of the task alone;
+        - ``direct.q``, ``direct.k``, ``direct.v``: only this input of each head changes (0 for other targets);
+        - ``control.total``, ``control.direct``: with random vectors of the same length in the place of what the
+          intervention takes away.
+
+        ``answer.<kind>.<effect>``, [GROUPS + 1, N], is what each source does to the answer (0 for the logits).
 
     Raises
     ------
     PhasegraphError
-        If the model's outputs are not finite.
+        If the model's outputs are not finite, an intervention did not change what it should, or the memory budget is
+        too small.
     ValueError
         If the prompts do not form GROUPS groups of equal size.
     """
-    prompts, length = tokens.shape
-    means = _means(components, reference, first_position, tokens_per_call)
-    group = torch.from_numpy(group_of(prompts))  # [P]
-    n_nodes = components.n_layers * (components.n_heads + 1)
-    width = means.mlp[0].shape[-1]
-    chunk = max(1, min(tokens_per_call // length, STREAM_BYTES // (8 * n_nodes * length * width)))
-    variance = np.zeros((GROUPS, n_nodes))
-    sums = {effect: _Sums(measure, means, n_nodes, first_position) for effect in effects}
-    for part in torch.arange(prompts).split(chunk):
-        clean = _clean_pass(components, tokens[part])
+    run = _Run(components, task, measurement, memory_budget, tokens_per_call)
+    for part in torch.arange(len(task.tokens)).split(run.cuts.prompts):
+        run.measure(part)
+    run.check()
+    return run.results()
+
+
+@dataclass(frozen=True)
+class _Effects:
+    """What one kind of ablation does: to the nodes by effect, to single inputs, to the answer."""
+
+    edges: dict[Effect, Sums]
+    inputs: dict[str, Sums]
+    answers: dict[Effect, AnswerSums]
+
+
+class _Run:
+    """All sums of one measurement, and how they are filled."""
+
+    def __init__(
+        self,
+        components: Components,
+        task: Task,
+        measurement: Measurement,
+        memory_budget: int,
+        tokens_per_call: int | None,
+    ):
+        self.components, self.task, self.measurement = components, task, measurement
+        self.layout = Layout(
+            components.n_layers, components.n_heads, embed=measurement.embed, logits=measurement.logits
+        )
+        self.nodes = nodes_of(
+            components.n_layers, components.n_heads, embed=measurement.embed, logits=measurement.logits
+        )
+        self.mask = mask_of(self.nodes, components.parallel)
+        self.device = components.unembedding.device
+        self.tokens = torch.as_tensor(task.tokens).to(self.device)  # [P, T]
+        self.group = torch.as_tensor(group_of(len(task.tokens))).to(self.device)  # [P]
+        self.spans = {ALL: slice(task.first_position, self.tokens.shape[1])}
+        if measurement.by_position:
+            self.spans |= task.positions
+        self.cuts = self._cut(memory_budget, tokens_per_call)
+        self.readout = Readout(components) if measurement.logits else None
+        reference = torch.as_tensor(task.reference).to(self.device)
+        self.means = mean_outputs(components, reference, task.first_position, self.cuts.prompts, self.readout)
+        self.variance = Variance(self.layout, self.spans, self.device)
+        self.own = self._effects(inputs=measurement.qkv)
+        self.control = self._effects(inputs=False) if measurement.control else None
+        # squared length of what each ablation takes away, and of the change that the residual stream then shows
+        self.taken, self.shown = np.zeros(self.layout.sources), np.zeros(self.layout.sources)
+
+    def measure(self, part: Tensor) -> None:
+        """Ablate every node on the prompts with these indices, int64 [B]."""
+        components, task = self.components, self.task
+        group = self.group[part.to(self.device)]
+        clean = clean_pass(components, self.tokens[part.to(self.device)])
         if not torch.isfinite(clean.after[-1]).all():
             raise PhasegraphError("the model's outputs are not finite; take this checkpoint out of the series")
-        removed = _removed(components, clean, means, intervention)  # [N, B, T, D]
-        _add_by_group(variance, _variance(clean, means, first_position)[None], group[part])
-        rows = max(1, tokens_per_call // (len(part) * length))
-        _collect(components, clean, removed, sums, group[part], rows)
-    positions = prompts // GROUPS * (length - first_position)
-    mask = mask_of(nodes_of(components.n_layers, components.n_heads), components.parallel)
-    return {
-        effect: np.where(mask, weights(measure, collected.sums, variance, positions), 0).astype(np.float32)
-        for effect, collected in sums.items()
-    }
+        targets = Targets(self.layout, clean, self.means, self.readout)
+        self.variance.add(targets, group)
+        answer = [torch.as_tensor(array[part.numpy()]).to(self.device) for array in (task.right, task.wrong)]
+        for effects in filter(None, (self.own, self.control)):
+            for sums in effects.answers.values():
+                sums.start(clean.after[-1], torch.as_tensor(task.answer_positions).to(self.device), *answer, group)
+        replacement = self._replacement(part)
+        for first in range(0, self.layout.sources, self.cuts.sources):
+            last = min(first + self.cuts.sources, self.layout.sources)
+            sources = Sources(first, last, self.cuts.rows, self.measurement.embed, components.n_heads + 1)
 
+            def removed(first: int = first, last: int = last) -> Tensor:
+                return taken_away(components, clean, replacement, first, last, self.measurement.embed)
 
-def _collect(
-    components: Components, clean: Clean, removed: Tensor, sums: dict[Effect, "_Sums"], group: Tensor, rows: int
-) -> None:
-    """Ablate every node on the prompts of one clean pass, and add what changes to the sums of each effect."""
-    shared = components.parallel and len(sums) == len(Effect)
-    if Effect.TOTAL in sums:
-        for source, layer, z, mlp in _walk_total(components, clean, removed, rows):
-            added = sums[Effect.TOTAL].add(source, layer, z, mlp, clean, group)
-            if shared and source.start >= (layer - 1) * (components.n_heads + 1):
-                sums[Effect.DIRECT].add_sums(source, layer, *added, group)
-    if Effect.DIRECT in sums:
-        for source, layer, z, mlp in _walk_direct(components, clean, removed, rows, skip_neighbours=shared):
-            sums[Effect.DIRECT].add(source, layer, z, mlp, clean, group)
+            def random(first: int = first, removed=removed) -> Tensor:
+                return random_of_same_length(removed(), first, part.tolist())
 
+            self._note(clean, removed(), sources)
+            self._walk(self.own, clean, removed, sources, targets, group)
+            if self.control:
+                self._walk(self.control, clean, random, sources, targets, group)
 
-def _clean_pass(components: Components, tokens: Tensor) -> Clean:
-    clean = Clean([], [], [], [], [])
-    x = components.embed(tokens)  # [B, T, D]
-    for layer in range(components.n_layers):
-        if components.parallel:
-            z, mlp = components.both(layer, x)
-            middle, after = x, x + components.project(layer, z) + mlp
-        else:
-            z = components.attention(layer, x)
-            middle = x + components.project(layer, z)
-            mlp = components.mlp(layer, middle)
-            after = middle + mlp
-        for kept, value in zip(
-            (clean.before, clean.middle, clean.after, clean.z, clean.mlp), (x, middle, after, z, mlp), strict=True
-        ):
-            kept.append(value)
-        x = after
-    return clean
+    def check(self) -> None:
+        """Make sure that every ablation was made on every prompt, and say which of them had nothing to take away.
 
+        Raises
+        ------
+        PhasegraphError
+            If an ablation changed nothing although it took something away.
+        """
+        names = np.array([node.name for node in self.nodes[: self.layout.sources]])
+        for effects in filter(None, (self.own, self.control)):
+            for sums in effects.edges.values():
+                if not np.array_equal(sums.prompts, np.where(self.mask, len(self.tokens), 0)):
+                    raise RuntimeError("the engine did not measure every possible edge on every prompt; report this")
+            for sums in effects.answers.values():
+                if (sums.prompts != len(self.tokens)).any():
+                    raise RuntimeError("the engine did not measure every answer; report this")
+        if not self.taken.any():
+            raise PhasegraphError(
+                f"no ablation takes anything away: {self.measurement.intervention} leaves every node's output as it is"
+            )
+        idle = self.shown <= 0.25 * self.taken  # with nothing taken away, both are 0
+        lost = idle & (self.taken > 0)
+        dtype = self.components.unembedding.dtype
+        if lost.any() and dtype is not torch.float32:
+            raise PhasegraphError(
+                f"ablating {', '.join(names[lost])} changes nothing: all is lost to rounding; set dtype: float32"
+            )
+        if idle.any():  # in float32, what is lost is a constant output less its own mean
+            rows = ", ".join(names[idle])
+            print(f"nothing to take away from {rows}: the rows of these nodes are zero", file=sys.stderr)
 
-def _means(components: Components, reference: Tensor, first_position: int, tokens_per_call: int) -> Means:
-    chunks = reference.split(max(1, tokens_per_call // reference.shape[1]))
-    passes = [_clean_pass(components, chunk) for chunk in chunks]
-    count = reference.shape[0] * (reference.shape[1] - first_position)
-    layers = range(components.n_layers)
-    return Means(
-        z=[sum(clean.z[layer][:, first_position:].sum((0, 1)) for clean in passes) / count for layer in layers],
-        mlp=[sum(clean.mlp[layer][:, first_position:].sum((0, 1)) for clean in passes) / count for layer in layers],
-    )
+    def results(self) -> dict[str, np.ndarray]:
+        """Turn all sums into weights."""
+        prompts, result = len(self.tokens), {}
+        for prefix, effects in (("", self.own), ("control.", self.control)):
+            if effects is None:
+                continue
+            for effect, sums in effects.edges.items():
+                for span, matrix in sums.weights(self.variance, self.mask, prompts).items():
+                    result[prefix + effect + (f".{span}" if span else "")] = matrix
+            for name, sums in effects.inputs.items():
+                mask = self.mask & [node.kind is Kind.HEAD for node in self.nodes]
+                result[f"direct.{name}"] = sums.weights(self.variance, mask, prompts)[ALL]
+            for effect, sums in effects.answers.items():
+                for kind, values in sums.means().items():
+                    padded = np.pad(values, [(0, 0), (0, self.layout.size - self.layout.sources)])
+                    result[f"{prefix}answer.{kind}.{effect}"] = padded.astype(np.float32)
+        return result
 
+    def _cut(self, memory_budget: int, tokens_per_call: int | None) -> Cuts:
+        prompts, length = self.tokens.shape
+        weights = self.components.head_weights[0]
+        return cut(
+            self.components,
+            prompts=prompts,
+            length=length,
+            width=weights.shape[-1],
+            sources=self.layout.sources,
+            answers=len(self.task.answer_positions) if Answer.KL in self.measurement.answer else 0,
+            budget=memory_budget,
+            tokens_per_call=tokens_per_call,
+            item=weights.element_size(),
+        )
 
-def _removed(components: Components, clean: Clean, means: Means, intervention: Intervention) -> Tensor:
-    """Give what each ablation takes out of the residual stream: contribution less replacement, [N, B, T, D]."""
-    removed = []
-    for layer in range(components.n_layers):
-        z, mlp = clean.z[layer], clean.mlp[layer]
-        if intervention is Intervention.MEAN:
-            z, mlp = z - means.z[layer], mlp - means.mlp[layer]
-        removed += [torch.einsum("bthf,hfd->hbtd", z, components.head_weights[layer]), mlp[None]]
-    return torch.cat(removed)
+    def _effects(self, *, inputs: bool) -> _Effects:
+        measurement, layout = self.measurement, self.layout
+        effects = tuple(Effect) if measurement.direct else (Effect.TOTAL,)
+        whole = {ALL: self.spans[ALL]}
+        return _Effects(
+            edges={e: Sums(measurement.measure, layout, self.spans, self.device) for e in effects},
+            inputs={i: Sums(measurement.measure, layout, whole, self.device) for i in ("qkv" if inputs else "")},
+            answers={
+                e: AnswerSums(measurement.answer, self.components, layout.sources)
+                for e in effects
+                if measurement.answer
+            },
+        )
 
+    def _replacement(self, part: Tensor) -> Outputs | None:
+        """Give what is put in the place of the nodes' outputs on prompts with these indices."""
+        match self.measurement.intervention:
+            case Intervention.ZERO:
+                return None
+            case Intervention.MEAN:
+                return self.means
+            case Intervention.RESAMPLE:
+                corrupted = torch.as_tensor(self.task.corrupted[part.numpy()]).to(self.device)
+                clean = clean_pass(self.components, corrupted)
+                return Outputs(clean.before[0], clean.z, clean.mlp, clean.after[-1])
 
-_Changed = tuple[slice, int, Tensor | None, Tensor | None]
-"""Sources (rows of the matrix), layer of the targets, their changed z [R, B, T, H, d_head], MLP output [R, B, T, D]."""
+    def _note(self, clean: Clean, removed: Tensor, sources: Sources) -> None:
+        """Remember how much each ablation takes away, and how much of it the residual stream after its layer shows."""
+        for layer in range(-1, self.components.n_layers):
+            source = slice(sources.start_of(layer), sources.start_of(layer + 1))
+            if source.start < source.stop:
+                stream = clean.before[0] if layer < 0 else clean.after[layer]
+                taken = removed[sources.place(source)]
+                for total, change in ((self.taken, taken), (self.shown, stream - (stream - taken))):
+                    total[source] += torch.linalg.vector_norm(change.float(), dim=(1, 2, 3)).square().cpu().numpy()
 
+    def _walk(
+        self, effects: _Effects, clean: Clean, removed, sources: Sources, targets: Targets, group: Tensor
+    ) -> None:
+        """Carry a slab of ablations through the layers, and add what changes to the sums of each effect."""
+        components = self.components
+        to_the_end = bool(effects.answers) or self.measurement.logits
+        shared = components.parallel and Effect.DIRECT in effects.edges and not effects.inputs
+        for changed in walk_total(components, clean, removed(), sources, to_the_end):
+            self._add(effects, Effect.TOTAL, changed, targets, group)
+            if shared and changed.source.start >= sources.start_of(changed.layer - 1):
+                self._add(effects, Effect.DIRECT, changed, targets, group)
+        if Effect.DIRECT in effects.edges:
+            walk = walk_direct(
+                components,
+                clean,
+                removed(),
+                sources,
+                to_the_end,
+                skip_neighbours=shared,
+                inputs=bool(effects.inputs),
+            )
+            for changed in walk:
+                self._add(effects, Effect.DIRECT, changed, targets, group)
+                for name, sums in effects.inputs.items():
+                    sums.add(changed.source, targets.by_input(changed, name), group)
 
-def _walk_total(components: Components, clean: Clean, removed: Tensor, rows: int) -> Iterator[_Changed]:
-    """Let all layers react, carrying one residual stream per ablation of an earlier layer."""
-    per_layer = components.n_heads + 1
-    streams = torch.empty_like(removed)  # [N, B, T, D], the first l (H + 1) in use
-    for layer in range(components.n_layers):
-        known = layer * per_layer
-        last = layer == components.n_layers - 1
-        neighbours = max(0, known - per_layer)  # first node of the layer before
-        for source in (*_slices(0, neighbours, rows), *_slices(neighbours, known, rows)):
-            x = streams[source]
-            if components.parallel:
-                z, mlp = _flat(components.both, layer, x)
-                yield source, layer, z, mlp
-                if not last:
-                    streams[source] += _flat(components.project, layer, z) + mlp
-            else:
-                z = _flat(components.attention, layer, x)
-                middle = x + _flat(components.project, layer, z)
-                mlp = _flat(components.mlp, layer, middle)
-                yield source, layer, z, mlp
-                streams[source] = middle + mlp
-        if not components.parallel:  # the MLP still sees the ablation of a head of its own layer
-            for source in _slices(known, known + components.n_heads, rows):
-                middle = clean.middle[layer] - removed[source]
-                mlp = _flat(components.mlp, layer, middle)
-                yield source, layer, None, mlp
-                streams[source] = middle + mlp
-            known += components.n_heads
-        own = slice(known, (layer + 1) * per_layer)
-        streams[own] = clean.after[layer] - removed[own]
-
-
-def _walk_direct(
-    components: Components, clean: Clean, removed: Tensor, rows: int, skip_neighbours: bool
-) -> Iterator[_Changed]:
-    """Let each layer read the clean residual stream less the contribution of one earlier node."""
-    per_layer = components.n_heads + 1
-    for layer in range(components.n_layers):
-        known = max(0, layer - skip_neighbours) * per_layer
-        if components.parallel:
-            for source in _slices(0, known, rows):
-                yield source, layer, *_flat(components.both, layer, clean.before[layer] - removed[source])
-            continue
-        for source in _slices(0, known, rows):
-            z = _flat(components.attention, layer, clean.before[layer] - removed[source])
-            yield source, layer, z, None
-        for source in _slices(0, known + components.n_heads, rows):
-            mlp = _flat(components.mlp, layer, clean.middle[layer] - removed[source])
-            yield source, layer, None, mlp
-
-
-class _Sums:
-    """Sums by prompt group for every pair of nodes, float64 [GROUPS, N, N, K]."""
-
-    def __init__(self, measure: Measure, means: Means, n_nodes: int, first_position: int):
-        terms = 2 if measure is Measure.CENTRED_COSINE else 1
-        self.sums = np.zeros((GROUPS, n_nodes, n_nodes, terms))
-        self.measure, self.means, self.first = measure, means, first_position
-
-    def add(
-        self, source: slice, layer: int, z: Tensor | None, mlp: Tensor | None, clean: Clean, group: Tensor
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Reduce changed outputs and add them; give the sums of heads [R, B, H, K] and MLP [R, B, K]."""
-        heads = None if z is None else self._position_sums(z, clean.z[layer], self.means.z[layer])
-        mlps = None if mlp is None else self._position_sums(mlp, clean.mlp[layer], self.means.mlp[layer])
-        self.add_sums(source, layer, heads, mlps, group)
-        return heads, mlps
-
-    def add_sums(self, source: slice, layer: int, heads: Tensor | None, mlps: Tensor | None, group: Tensor) -> None:
-        """Add sums that `add` has made."""
-        n_heads = self.means.z[layer].shape[0]
-        start = layer * (n_heads + 1)
-        if heads is not None:
-            _add_by_group(self.sums[:, source, start : start + n_heads], heads, group)
-        if mlps is not None:
-            _add_by_group(self.sums[:, source, start + n_heads], mlps, group)
-
-    def _position_sums(self, ablated: Tensor, clean: Tensor, mean: Tensor) -> Tensor:
-        return position_sums(self.measure, ablated[:, :, self.first :], clean[:, self.first :], mean)
-
-
-def _variance(clean: Clean, means: Means, first_position: int) -> Tensor:
-    """V by prompt and node, [B, N]."""
-    by_layer = []
-    for z, z_mean, mlp, mlp_mean in zip(clean.z, means.z, clean.mlp, means.mlp, strict=True):
-        by_layer += [
-            variance_sums(z[:, first_position:], z_mean),  # [B, H]
-            variance_sums(mlp[:, first_position:], mlp_mean)[:, None],  # [B, 1]
-        ]
-    return torch.cat(by_layer, dim=1)
-
-
-def _add_by_group(total: np.ndarray, values: Tensor, group: Tensor) -> None:
-    """Add values [R, B, ...] of prompts to the sums of their groups, total [GROUPS, R, ...] (R = 1 may be left out)."""
-    values = values.double().transpose(0, 1)  # [B, R, ...]
-    summed = torch.zeros(GROUPS, *values.shape[1:], dtype=torch.float64).index_add_(0, group, values)
-    total += summed.numpy().reshape(total.shape)
-
-
-def _slices(start: int, stop: int, size: int) -> Iterator[slice]:
-    return (slice(first, min(first + size, stop)) for first in range(start, stop, size))
-
-
-def _flat(function, layer: int, x: Tensor):
-    """Call a component on [R, B, T, ...] as on [R * B, T, ...]."""
-    result = function(layer, x.flatten(0, 1))
-    if isinstance(result, tuple):
-        return tuple(part.unflatten(0, x.shape[:2]) for part in result)
-    return result.unflatten(0, x.shape[:2])
+    def _add(self, effects: _Effects, effect: Effect, changed: Changed, targets: Targets, group: Tensor) -> None:
+        effects.edges[effect].add(changed.source, targets.compare(changed), group)
+        if changed.last is not None and effects.answers:
+            effects.answers[effect].add(changed.source, changed.last)

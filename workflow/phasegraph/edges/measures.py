@@ -8,7 +8,7 @@ With y the clean output of a target, y' its output under the ablation and mu its
   small effects, above 1 for a disruption. Undefined (NaN) where V = 0.
 - ``centred-cosine``: [S - (sqrt A - sqrt V)^2] / (2 sqrt(A V)), that is 1 - the pooled cosine of the centred outputs.
 - ``cosine``: mean over positions of 1 - cos(y', y), uncentred (arXiv 2509.15269).
-- ``l2``: mean over positions of |y' - y| / |y|.
+- ``l2``: mean over positions of |y' - y| / |y|; an output that appears where there was none has changed by 1.
 """
 
 import numpy as np
@@ -18,9 +18,12 @@ from torch import Tensor
 from phasegraph.groups import leave_one_out
 from phasegraph.types import GROUPS, Measure
 
+ROUNDING = 1e-6
+"""An output that differs from its mean by less than this share of the mean's length is taken as constant."""
 
-def position_sums(measure: Measure, ablated: Tensor, clean: Tensor, mean: Tensor) -> Tensor:
-    """Reduce changed outputs to the sums that a measure needs.
+
+def position_terms(measure: Measure, ablated: Tensor, clean: Tensor, mean: Tensor) -> Tensor:
+    """Reduce changed outputs to what a measure adds up, position by position.
 
     Parameters
     ----------
@@ -31,33 +34,39 @@ def position_sums(measure: Measure, ablated: Tensor, clean: Tensor, mean: Tensor
     clean
         Clean outputs, [B, T, ..., F].
     mean
-        Mean outputs over the reference set, [..., F].
+        Mean outputs over the reference set, float32 [..., F].
 
     Returns
     -------
-    Tensor, shape [R, B, ..., K]
-        Sums over positions, K = 2 for ``centred-cosine`` (S and A), else 1.
+    Tensor of float32, shape [K, R, B, T, ...]
+        K = 2 for ``centred-cosine`` (S and A), else 1.
     """
-    change = ablated - clean
+    ablated, clean = ablated.float(), clean.float()
+    size = _square(ablated - clean)  # [R, B, T, ...]
     if measure is Measure.VARIANCE:
-        return change.square().sum((2, -1))[..., None]
+        return size[None]
     if measure is Measure.CENTRED_COSINE:
-        return torch.stack([change.square().sum((2, -1)), (ablated - mean).square().sum((2, -1))], dim=-1)
-    size = change.square().sum(-1)  # [R, B, T, ...]
-    before = clean.square().sum(-1)  # [B, T, ...]
+        return torch.stack([size, _square(ablated - mean)])
+    before = _square(clean)  # [B, T, ...]
     if measure is Measure.L2:
-        return _ratio(size.sqrt(), before.sqrt()).sum(2)[..., None]
-    after = ablated.square().sum(-1)
+        return torch.where((before == 0) & (size > 0), 1.0, _ratio(size.sqrt(), before.sqrt()))[None]
+    after = _square(ablated)
     # 1 - cos by the difference of the vectors: 1 - (y'.y)/|y'||y| would lose all digits of a small effect.
     gap = size - (after.sqrt() - before.sqrt()).square()
     cosine = _ratio(gap, 2 * (after * before).sqrt())
     one_is_zero = (after == 0) ^ (before == 0)
-    return torch.where(one_is_zero, 1.0, cosine).clamp(min=0).sum(2)[..., None]
+    return torch.where(one_is_zero, 1.0, cosine).clamp(min=0)[None]
 
 
-def variance_sums(clean: Tensor, mean: Tensor) -> Tensor:
-    """V by prompt: [B, T, ..., F] -> [B, ...]."""
-    return (clean - mean).square().sum((1, -1))
+def terms_of(measure: Measure) -> int:
+    """Count the sums K that a measure needs."""
+    return 2 if measure is Measure.CENTRED_COSINE else 1
+
+
+def variance_terms(clean: Tensor, mean: Tensor) -> Tensor:
+    """Give V by position: [B, T, ..., F] -> [B, T, ...]; 0 where an output is its mean up to rounding."""
+    signal = _square(clean.float() - mean)
+    return torch.where(signal > ROUNDING**2 * _square(mean), signal, 0.0)
 
 
 def weights(measure: Measure, sums: np.ndarray, variance: np.ndarray, positions: int) -> np.ndarray:
@@ -68,7 +77,7 @@ def weights(measure: Measure, sums: np.ndarray, variance: np.ndarray, positions:
     measure
         Which measure.
     sums
-        Sums by group, float64 [GROUPS, N, N, K], row = source, column = target.
+        Sums by group, float64 [K, GROUPS, N, N], row = source, column = target.
     variance
         V by group and target, float64 [GROUPS, N].
     positions
@@ -79,18 +88,23 @@ def weights(measure: Measure, sums: np.ndarray, variance: np.ndarray, positions:
     ndarray of float64, shape [GROUPS + 1, N, N]
         Index 0 from all prompts, index k without group k.
     """
-    sums, variance = leave_one_out(sums), leave_one_out(variance)[:, None, :]  # [17, N, N, K], [17, 1, N]
+    change = leave_one_out(sums[0])  # [17, N, N]
+    variance = leave_one_out(variance)[:, None, :]  # [17, 1, N]
     counts = leave_one_out(np.full(GROUPS, float(positions)))[:, None, None]  # [17, 1, 1]
     if measure in (Measure.COSINE, Measure.L2):
-        return sums[..., 0] / counts
+        return change / counts
     with np.errstate(invalid="ignore", divide="ignore"):
         if measure is Measure.VARIANCE:
-            return np.where(variance > 0, sums[..., 0] / (2 * variance), np.nan)
-        change, after = sums[..., 0], sums[..., 1]
+            return np.where(variance > 0, change / (2 * variance), np.nan)
+        after = leave_one_out(sums[1])
         gap = change - (np.sqrt(after) - np.sqrt(variance)) ** 2
         centred = gap / (2 * np.sqrt(after * variance))
         centred = np.where(after > 0, centred, 1.0)  # a target held at its mean has no direction left
         return np.where(variance > 0, np.clip(centred, 0, 2), np.nan)
+
+
+def _square(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=-1).square()  # one pass over memory less than x.square().sum(-1)
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

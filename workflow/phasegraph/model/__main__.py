@@ -6,11 +6,15 @@ It also compares every node's output, as the ablation engine will compute it, wi
 import argparse
 
 import numpy as np
+import torch
 
 from phasegraph.errors import PhasegraphError, user_errors
 from phasegraph.files import atomic
-from phasegraph.model.load import TOLERANCE, compare_with_bridge, load
+from phasegraph.model.load import TOLERANCE, compare_with_bridge, components_of, load, read
 from phasegraph.model.nodes import is_parallel, mask_of, nodes_of, write_nodes
+
+LENGTH = 16
+"""Number of tokens on which outputs are compared."""
 
 
 def main() -> None:
@@ -19,12 +23,14 @@ def main() -> None:
     parser.add_argument("--checkpoint", required=True, help="folder with config.json and model.safetensors")
     parser.add_argument("--nodes", required=True, help="table to write (tab separated)")
     parser.add_argument("--mask", required=True, help="matrix to write (.npy, bool [N, N])")
+    parser.add_argument("--embed", action="store_true", help="the embedding is a node")
+    parser.add_argument("--logits", action="store_true", help="the logits are a node")
     arguments = parser.parse_args()
-    gap = compare_with_bridge(arguments.checkpoint)
-    if not gap <= TOLERANCE:
-        raise PhasegraphError(f"{arguments.checkpoint}: outputs differ from the bridge's by {gap:.1e}; report this")
     bridge = load(arguments.checkpoint)
-    nodes = nodes_of(bridge.cfg.n_layers, bridge.cfg.n_heads)
+    gap = compare_with_bridge(components_of(read(arguments.checkpoint), LENGTH), bridge, LENGTH)
+    if not gap <= TOLERANCE[torch.float32]:
+        raise PhasegraphError(f"{arguments.checkpoint}: outputs differ from the bridge's by {gap:.1e}; report this")
+    nodes = nodes_of(bridge.cfg.n_layers, bridge.cfg.n_heads, embed=arguments.embed, logits=arguments.logits)
     mask = mask_of(nodes, is_parallel(bridge))
     write_nodes(nodes, arguments.nodes)
     with atomic(arguments.mask) as temporary:

@@ -12,32 +12,49 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from phasegraph.errors import PhasegraphError
-from phasegraph.model.components import Components, bridge_components, residual_streams
+from phasegraph.model.components import Components, bridge_components, logits_of, residual_streams
 from phasegraph.model.neox import neox_components, neox_difference
 
-TOLERANCE = 1e-4
-"""Largest difference, relative to the largest output, at which a fast implementation counts as equal."""
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 1e-1}
+"""Largest difference, relative to the largest output, at which two implementations count as equal."""
 
 
-def load(folder: str | Path) -> TransformerBridge:
+def load(
+    folder: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> TransformerBridge:
     """Load a checkpoint into a bridge with its raw weights: nothing is folded, nothing is centred.
 
     Parameters
     ----------
-    folder
-        A standard Hugging Face folder: ``config.json`` and ``model.safetensors``.
+    folder, dtype, device
+        As in `read`.
 
     Returns
     -------
     TransformerBridge
-        The model in float32 with eager attention, in evaluation mode.
+        The model with eager attention, in evaluation mode.
 
     Raises
     ------
     PhasegraphError
         As in `read`.
     """
-    return _bridge(read(folder))
+    return _bridge(read(folder, dtype, device))
+
+
+def device_of(name: str) -> torch.device:
+    """Find the device that ``auto``, ``cpu`` or ``cuda`` stands for.
+
+    Raises
+    ------
+    PhasegraphError
+        If there is no such device.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise PhasegraphError("model.device is cuda, but torch finds no CUDA device here; set it to auto or cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
 
 
 def components_of(model: PreTrainedModel, length: int) -> Components:
@@ -65,42 +82,48 @@ def components_of(model: PreTrainedModel, length: int) -> Components:
         If the model's outputs are not finite, or the node outputs of its architecture do not add up to its residual
         stream, so that taking one away would not mean what it says.
     """
-    tokens = _some_tokens(length, model.config.vocab_size)
+    tokens = _some_tokens(length, model.config.vocab_size).to(model.device)
+    tolerance = TOLERANCE[model.dtype]
     with torch.inference_mode():
         if model.config.model_type == "gpt_neox":
             fast = neox_components(model, length)
-            gap = neox_difference(model, fast, tokens)
-            if gap <= TOLERANCE:
+            gap = max(neox_difference(model, fast, tokens), _inconsistency(fast, tokens))
+            if gap <= tolerance:
                 return fast
             print(f"the fast path is off by {gap:.1e}, using the bridge's own modules", file=sys.stderr)
-        bridge = _bridge(model)
-        components = bridge_components(bridge, length)
-        _check_sum(bridge, components, tokens)
-    return components
+        return _bridge_components(model, length, tokens, tolerance)
 
 
-def compare_with_bridge(folder: str | Path, length: int = 16) -> float:
-    """Compare what `components_of` gives for a checkpoint with the outputs of every node in its bridge.
+def compare_with_bridge(components: Components, bridge: TransformerBridge, length: int) -> float:
+    """Compare components with the outputs of every node of the same model in a bridge.
 
     Returns
     -------
     float
         Largest difference over all node outputs, relative to the largest output of the same kind and layer.
     """
-    found = components_of(read(folder), length)
-    bridge = load(folder)
     expected = bridge_components(bridge, length)
+    tokens = _some_tokens(length, bridge.cfg.d_vocab).to(components.unembedding.device)
     with torch.inference_mode():
-        streams = residual_streams(expected, _some_tokens(length, bridge.cfg.d_vocab))
+        streams = residual_streams(expected, tokens)
         return max(
-            float((one - other).abs().max() / one.abs().max().clamp(min=1e-30))
+            _gap(one, other)
             for layer, x in enumerate(streams[:-1])
-            for one, other in zip(expected.both(layer, x), found.both(layer, x), strict=True)
+            for one, other in zip(expected.both(layer, x), components.both(layer, x), strict=True)
         )
 
 
-def read(folder: str | Path) -> PreTrainedModel:
-    """Load a checkpoint as transformers has it: float32, eager attention, evaluation mode.
+def read(folder: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> PreTrainedModel:
+    """Load a checkpoint as transformers has it: eager attention, evaluation mode.
+
+    Parameters
+    ----------
+    folder
+        A standard Hugging Face folder: ``config.json`` and ``model.safetensors``.
+    dtype
+        float32, bfloat16 or float16, whatever the file holds.
+    device
+        Where the weights go.
 
     Raises
     ------
@@ -117,7 +140,7 @@ def read(folder: str | Path) -> PreTrainedModel:
         # No trust_remote_code, no pickle: a checkpoint is data.
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=torch.float32,
+            dtype=dtype,
             attn_implementation="eager",  # the only implementation that exposes attention patterns
             local_files_only=True,
             use_safetensors=True,
@@ -130,26 +153,60 @@ def read(folder: str | Path) -> PreTrainedModel:
         raise PhasegraphError(
             f"{folder}: {len(missing)} weights are missing, {missing[0]} among them; fetch or train it again"
         )
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False).to(device)
 
 
 def _bridge(model: PreTrainedModel) -> TransformerBridge:
     return build_bridge_from_module(model, model.config.architectures[0], hf_config=model.config)
 
 
-def _check_sum(bridge: TransformerBridge, components: Components, tokens: Tensor) -> None:
-    """Refuse a model whose embedding and node outputs do not add up to the residual stream that it really computes."""
-    final: list[Tensor] = []
-    bridge.run_with_hooks(tokens, fwd_hooks=[("ln_final.hook_in", lambda x, hook: final.append(x))], return_type=None)
-    if not final[0].isfinite().all():
-        raise PhasegraphError("the model's outputs are not finite; take this step out of the series")
-    gap = float((residual_streams(components, tokens)[-1] - final[0]).abs().max() / final[0].abs().max())
-    if gap > TOLERANCE:
-        architecture = bridge.cfg.architecture
-        raise PhasegraphError(
-            f"{architecture} is not supported: its node outputs miss the residual stream by {gap:.1e}; "
-            "take a model of another architecture"
-        )
+def _bridge_components(model: PreTrainedModel, length: int, tokens: Tensor, tolerance: float) -> Components:
+    """Take a model's bridge apart, or refuse it by the name of its architecture."""
+    architecture, name = model.config.architectures[0], model.name_or_path
+    refusal = f"{architecture} is not supported ({{why}}); take a model of another architecture"
+    try:
+        bridge = _bridge(model)
+        components = bridge_components(bridge, length)
+        gaps = {
+            "its node outputs do not add up to its residual stream": _bridge_difference(bridge, components, tokens),
+            "its attention cannot be taken apart": _inconsistency(components, tokens),
+        }
+    except PhasegraphError:
+        raise
+    except Exception as error:  # a bridge without the parts that are needed fails in any way
+        raise PhasegraphError(refusal.format(why=_first_line(error))) from error
+    if not all(gap < torch.inf for gap in gaps.values()):
+        raise PhasegraphError(f"{name}: the model's outputs are not finite; take this checkpoint out of the series")
+    for why, gap in gaps.items():
+        if gap > tolerance:
+            raise PhasegraphError(refusal.format(why=f"{why}: off by {gap:.1e}"))
+    return components
+
+
+def _bridge_difference(bridge: TransformerBridge, components: Components, tokens: Tensor) -> float:
+    """Compare embedding plus node outputs with the residual stream that the model computes, and its logits."""
+    kept: list[Tensor] = []
+    logits = bridge.run_with_hooks(tokens, fwd_hooks=[("ln_final.hook_in", lambda x, hook: kept.append(x))])
+    last = residual_streams(components, tokens)[-1]
+    return max(_gap(kept[0], last), _gap(logits, logits_of(components, last)))
+
+
+def _inconsistency(components: Components, tokens: Tensor) -> float:
+    """Compare attention with its own parts: heads that add up, and queries, keys and values that give z."""
+    gaps = []
+    for layer, x in enumerate(residual_streams(components, tokens)[:-1]):
+        z = components.attention(layer, x)
+        written = components.project(layer, z) - components.project(layer, torch.zeros_like(z))
+        by_head = torch.einsum("rthf,hfd->rtd", z, components.head_weights[layer])
+        again = components.attend(layer, *components.qkv(layer, x))
+        gaps += [_gap(written, by_head), _gap(z, again)]
+    return max(gaps)
+
+
+def _gap(expected: Tensor, found: Tensor) -> float:
+    """Largest difference relative to the largest value; infinite if a value is not finite."""
+    gap = float((expected - found).abs().max() / expected.abs().max().clamp(min=1e-30))
+    return gap if gap == gap else torch.inf
 
 
 def _some_tokens(length: int, vocabulary: int) -> Tensor:

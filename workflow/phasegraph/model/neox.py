@@ -1,16 +1,22 @@
-"""GPT-NeoX's blocks in plain torch: the same numbers as the bridge's, in fewer and larger operations.
+"""GPT-NeoX's blocks in plain torch: the same numbers as the bridge's, in fewer operations on less memory.
 
-The affine part of each layer norm and the attention's scale are folded into the linear maps that follow, and a
-parallel block computes query, key, value and the MLP's first layer in one product.
+The affine part of each layer norm and the attention's scale are folded into the linear maps that follow. The rotary
+dimensions of queries and keys are put side by side in pairs, which leaves their products alone and makes the rotation
+one complex multiplication.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
-from transformers.activations import ACT2FN
+from transformers.activations import ACT2FN, GELUActivation
 
-from phasegraph.model.components import Components, residual_streams
+from phasegraph.model.components import Components, logits_of, residual_streams
+
+_Linear = tuple[Tensor, Tensor]
+"""Bias [out] and transposed weight [in, out]: the order in which a matrix product is fastest."""
 
 
 def neox_components(model: PreTrainedModel, length: int) -> Components:
@@ -30,66 +36,49 @@ def neox_components(model: PreTrainedModel, length: int) -> Components:
     """
     config, stack = model.config, model.gpt_neox
     heads, width = config.num_attention_heads, config.hidden_size
-    d_head = width // heads
-    activation = ACT2FN[config.hidden_act]
-    epsilon = config.layer_norm_eps
-    cos, sin = stack.rotary_emb(torch.zeros(1, 1), torch.arange(length)[None])  # [1, T, d_rotary] each
-    cos, sin = cos[0], sin[0]
-    d_rotary = cos.shape[-1]
-    layers = []
-    for block in stack.layers:
-        qkv = block.attention.query_key_value
-        # [H, 3, d_head, D] -> query rows of all heads, then key rows, then value rows
-        weight = qkv.weight.view(heads, 3, d_head, width).transpose(0, 1).reshape(3 * width, width).clone()
-        bias = qkv.bias.view(heads, 3, d_head).transpose(0, 1).reshape(3 * width).clone()
-        weight[:width] *= d_head**-0.5
-        bias[:width] *= d_head**-0.5
-        attention_in = _fold(block.input_layernorm, weight, bias)
-        mlp_in = _fold(block.post_attention_layernorm, block.mlp.dense_h_to_4h.weight, block.mlp.dense_h_to_4h.bias)
-        joint = tuple(torch.cat(pair) for pair in zip(attention_in, mlp_in, strict=True))
-        out = block.mlp.dense_4h_to_h
-        layers.append((attention_in, mlp_in, joint, (out.weight, out.bias), block.attention.dense))
-
-    turn = torch.cat([-sin[:, : d_rotary // 2], sin[:, d_rotary // 2 :]], dim=-1)  # [T, d_rotary]
-    future = torch.full((length, length), -torch.inf).triu(1)  # [T, T]
-
-    def attend(qkv: Tensor) -> Tensor:  # [R, T, 3 * D]
-        # One copy puts heads first; each [R, T, T] pattern is then one small product, which at the lengths used here
-        # is faster than the fused attention kernel.
-        qkv = qkv.view(*qkv.shape[:2], 3, heads, d_head).permute(2, 0, 3, 1, 4).contiguous()  # [3, R, H, T, d_head]
-        rotary = qkv[:2, ..., :d_rotary]
-        rotary.copy_(rotary * cos + rotary.roll(d_rotary // 2, -1) * turn)
-        q, k, v = qkv.flatten(1, 2)  # [R * H, T, d_head] each
-        pattern = torch.baddbmm(future, q, k.transpose(1, 2)).softmax(-1)  # [R * H, T, T]
-        return torch.bmm(pattern, v).unflatten(0, (-1, heads)).transpose(1, 2)  # [R, T, H, d_head]
+    turn = _rotation(model, length)
+    layers = [_fold_layer(block, heads, 2 * turn.shape[-1]) for block in stack.layers]
+    weight = stack.layers[0].mlp.dense_h_to_4h.weight
+    future = torch.full((length, length), -torch.inf, dtype=weight.dtype, device=weight.device).triu(1)
+    activation = _activation(config.hidden_act)
 
     def normalise(x: Tensor) -> Tensor:
-        return functional.layer_norm(x, (width,), eps=epsilon)
+        return functional.layer_norm(x, (width,), eps=config.layer_norm_eps)
 
-    def attention(layer: int, x: Tensor) -> Tensor:
-        return attend(functional.linear(normalise(x), *layers[layer][0]))
+    def heads_of(layer: int, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        qkv = _linear(y, layers[layer][0])  # [R, T, 3 * D]
+        qkv = qkv.view(*y.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4).contiguous()  # [3, R, H, T, d_head]
+        _rotate(qkv[:2], turn)
+        return qkv.unbind()
 
-    def project(layer: int, z: Tensor) -> Tensor:
-        return layers[layer][4](z.flatten(-2))
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        # Small products, one per head: at the lengths used here not slower than the fused attention kernel.
+        pattern = torch.bmm(q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2))  # [R * H, T, T]
+        pattern = pattern.add_(future).softmax(-1)
+        return torch.bmm(pattern, v.flatten(0, 1)).unflatten(0, (-1, heads)).transpose(1, 2)  # [R, T, H, d_head]
 
-    def mlp(layer: int, x: Tensor) -> Tensor:
-        return functional.linear(activation(functional.linear(normalise(x), *layers[layer][1])), *layers[layer][3])
+    def mlp_of(layer: int, y: Tensor) -> Tensor:
+        return _linear(activation(_linear(y, layers[layer][1])), layers[layer][2])
 
     def both(layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        joint = functional.linear(normalise(x), *layers[layer][2])  # [R, T, 3 * D + d_mlp]
-        out = functional.linear(activation(joint[..., 3 * width :]), *layers[layer][3])
-        return attend(joint[..., : 3 * width]), out
+        y = normalise(x)  # the same for both; their own scales and shifts are folded away
+        return attend(layer, *heads_of(layer, y)), mlp_of(layer, y)
 
     return Components(
         n_layers=config.num_hidden_layers,
         n_heads=heads,
         parallel=config.use_parallel_residual,
         embed=stack.embed_in,
-        attention=attention,
-        project=project,
-        mlp=mlp,
+        attention=lambda layer, x: attend(layer, *heads_of(layer, normalise(x))),
+        qkv=lambda layer, x: heads_of(layer, normalise(x)),
+        attend=attend,
+        project=lambda layer, z: _linear(z.flatten(-2), layers[layer][3]),
+        mlp=lambda layer, x: mlp_of(layer, normalise(x)),
         both=both,
-        head_weights=[layer[4].weight.T.reshape(heads, d_head, width) for layer in layers],
+        head_weights=[layer[3][1].unflatten(0, (heads, -1)) for layer in layers],
+        final=stack.final_layer_norm,
+        unembedding=model.get_output_embeddings().weight.T,
+        unembedding_bias=None,
     )
 
 
@@ -103,13 +92,64 @@ def neox_difference(model: PreTrainedModel, components: Components, tokens: Tens
     """
     output = model(tokens, output_hidden_states=True, use_cache=False)
     streams = residual_streams(components, tokens)
-    logits = model.get_output_embeddings()(model.gpt_neox.final_layer_norm(streams[-1]))
     # transformers' last hidden state is already normalised; the logits stand for it
-    pairs = [*zip(output.hidden_states[:-1], streams[:-1], strict=True), (output.logits, logits)]
-    gaps = [float((one - other).abs().max() / one.abs().max()) for one, other in pairs]
+    expected = (*output.hidden_states[:-1], output.logits)
+    found = (*streams[:-1], logits_of(components, streams[-1]))
+    gaps = [float((one - other).abs().max() / one.abs().max()) for one, other in zip(expected, found, strict=True)]
     return max(gaps) if torch.isfinite(torch.tensor(gaps)).all() else torch.inf
 
 
-def _fold(norm: torch.nn.LayerNorm, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def _fold_layer(block: torch.nn.Module, heads: int, d_rotary: int) -> tuple[_Linear, _Linear, _Linear, _Linear]:
+    """Give a block's linear maps: normalised stream -> query, key, value; -> MLP; MLP -> stream; heads -> stream."""
+    qkv, mlp, out = block.attention.query_key_value, block.mlp, block.attention.dense
+    width = qkv.weight.shape[1]
+    d_head = width // heads
+    # rotary dimension i of the first half turns with dimension i of the second: make them neighbours
+    turning = torch.arange(d_rotary).view(2, -1).T.flatten()
+    order = torch.cat([turning, torch.arange(d_rotary, d_head)])
+    rows = []
+    for values in (qkv.weight, qkv.bias[:, None]):
+        values = values.unflatten(0, (heads, 3, d_head)).transpose(0, 1).clone()  # [3, H, d_head, D or 1]
+        values[:2] = values[:2, :, order]
+        values[0] *= d_head**-0.5
+        rows.append(values.flatten(0, 2))
+    return (
+        _fold(block.input_layernorm, rows[0], rows[1][:, 0]),
+        _fold(block.post_attention_layernorm, mlp.dense_h_to_4h.weight, mlp.dense_h_to_4h.bias),
+        (mlp.dense_4h_to_h.bias, mlp.dense_4h_to_h.weight.T.contiguous()),
+        (out.bias, out.weight.T.contiguous()),
+    )
+
+
+def _fold(norm: torch.nn.LayerNorm, weight: Tensor, bias: Tensor) -> _Linear:
     """Fold a layer norm's scale and shift into the linear map that reads it."""
-    return weight * norm.weight, bias + weight @ norm.bias
+    return bias + weight @ norm.bias, (weight * norm.weight).T.contiguous()
+
+
+def _linear(x: Tensor, layer: _Linear) -> Tensor:
+    return torch.addmm(layer[0], x.flatten(0, 1), layer[1]).unflatten(0, x.shape[:2])
+
+
+def _rotation(model: PreTrainedModel, length: int) -> Tensor:
+    """Give the turn of every pair of rotary dimensions at every position, complex64 [T, d_rotary / 2]."""
+    device = model.gpt_neox.embed_in.weight.device
+    like = torch.zeros(1, 1, device=device)
+    cos, sin = model.gpt_neox.rotary_emb(like, torch.arange(length, device=device)[None])  # [1, T, d_rotary] each
+    half = cos.shape[-1] // 2
+    return torch.complex(cos[0, :, :half].float(), sin[0, :, :half].float())
+
+
+def _rotate(qk: Tensor, turn: Tensor) -> None:
+    """Turn the first dimensions of queries and keys [..., T, d_head] in place."""
+    pairs = qk[..., : 2 * turn.shape[-1]].unflatten(-1, (-1, 2))
+    if qk.dtype is torch.float32:
+        torch.view_as_complex(pairs).mul_(turn)
+    else:
+        pairs.copy_(torch.view_as_real(torch.view_as_complex(pairs.float()) * turn))
+
+
+def _activation(name: str) -> Callable[[Tensor], Tensor]:
+    function = ACT2FN[name]
+    if isinstance(function, GELUActivation):
+        return torch.ops.aten.gelu_  # in place, on what only this function sees
+    return function

@@ -10,26 +10,27 @@ from phasegraph.files import atomic
 from phasegraph.types import Kind, Node
 
 
-def nodes_of(n_layers: int, n_heads: int) -> list[Node]:
-    """List the nodes layer by layer: its heads, then its MLP.
+def nodes_of(n_layers: int, n_heads: int, *, embed: bool = False, logits: bool = False) -> list[Node]:
+    """List the nodes: the embedding if wanted, layer by layer the heads and the MLP, the logits if wanted.
 
     Returns
     -------
     list of Node
-        ``n_layers * (n_heads + 1)`` nodes; a node's place is its row and column in every matrix.
+        ``n_layers * (n_heads + 1)`` nodes and up to two more; a node's place is its row and column in every matrix.
     """
-    nodes: list[Node] = []
+    kinds = [(-1, Kind.EMBED, None)] if embed else []
     for layer in range(n_layers):
-        nodes += [Node(len(nodes) + head, layer, Kind.HEAD, head) for head in range(n_heads)]
-        nodes.append(Node(len(nodes), layer, Kind.MLP))
-    return nodes
+        kinds += [*((layer, Kind.HEAD, head) for head in range(n_heads)), (layer, Kind.MLP, None)]
+    kinds += [(n_layers, Kind.LOGITS, None)] if logits else []
+    return [Node(index, *kind) for index, kind in enumerate(kinds)]
 
 
 def mask_of(nodes: list[Node], parallel: bool) -> np.ndarray:
     """Say which edges the architecture allows.
 
-    An edge ``u -> v`` is possible if u's output can reach v: u lies in an earlier layer or, where the MLP reads the
-    residual stream after the attention of its own layer (sequential blocks), u is a head and v that layer's MLP.
+    An edge ``u -> v`` is possible if u's output can reach v: u lies in an earlier layer (the embedding before, the
+    logits after all of them) or, where the MLP reads the residual stream after the attention of its own layer
+    (sequential blocks), u is a head and v that layer's MLP.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ def is_parallel(bridge: TransformerBridge) -> bool:
 
 
 def write_nodes(nodes: list[Node], path: str | Path) -> None:
-    """Write the nodes as a tab-separated table: index, name, layer, kind, head (empty for an MLP)."""
+    """Write the nodes as a tab-separated table: index, name, layer, kind, head (empty but for heads)."""
     with atomic(path) as temporary, temporary.open("w", newline="") as handle:
         table = csv.writer(handle, delimiter="\t", lineterminator="\n")
         table.writerow(["index", "name", "layer", "kind", "head"])

@@ -11,7 +11,14 @@ from phasegraph.errors import PhasegraphError
 from phasegraph.files import atomic
 from phasegraph.jackknife import delete_group
 from phasegraph.network import distances
-from phasegraph.network.graph import REPLICATES, read_edges, read_mask, read_nodes
+from phasegraph.network.graph import (
+    REPLICATES,
+    are_components,
+    between_components,
+    read_edges,
+    read_mask,
+    read_nodes,
+)
 from phasegraph.network.roles import (
     ROLES,
     SCORE_KINDS,
@@ -35,7 +42,8 @@ class Outputs:
     metrics: Path
     """Parquet, one row per (step, effect, metric): estimate, corrected, low, high."""
     roles: Path
-    """Parquet, one row per (step, role, score_kind, node): estimate, low, high, rank, holder."""
+    """Parquet, one row per (step, role, score_kind, node): estimate, low, high, rank, holder; only components are
+    ranked."""
     distances: Path
     """npy, float64 [S, S]: 1 - Spearman between the total effects of the sorted steps."""
     replicates: Path
@@ -66,25 +74,26 @@ def gather(network: list[Path], edges: list[Path], nodes: Path, mask: Path, outp
     Churn, excess churn and the stability of rankings (``tau_*``: Kendall's tau-b; ``jaccard_*``: chance-corrected
     Jaccard index of the holders) of a checkpoint refer to the one before it; they are null at the first.
     ``noise_floor`` has no interval: it is a yardstick of noise itself. ``excess_churn`` needs no further correction;
-    its interval has the width of churn's, which covered 93-100 % for a nominal 90 % on simulated edges.
+    its interval has the width of churn's, which covered 93-100 % for a nominal 90 % on simulated edges. Distances and
+    churn are those of the edges between components, rankings those of components.
     """
     network_by_step, edges_by_step = _by_step(network), _by_step(edges)
     if odd := network_by_step.keys() ^ edges_by_step.keys():
         raise PhasegraphError(f"step {min(odd)} is in only one of --network and --edges; name the same steps in both")
-    components = read_nodes(nodes)
-    possible = read_mask(mask, len(components))
+    listed = read_nodes(nodes)
+    possible, components = read_mask(mask, len(listed)), are_components(listed)
     steps = sorted(network_by_step)
-    metric_names, metrics, score_names, scores = _read_networks([network_by_step[s] for s in steps], len(components))
-    churn, floors, excess, matrix = _walk([edges_by_step[s] for s in steps], possible)
-    ranked = _ranked_scores(score_names, scores, possible)
+    metric_names, metrics, score_names, scores = _read_networks([network_by_step[s] for s in steps], len(listed))
+    churn, floors, excess, matrix = _walk([edges_by_step[s] for s in steps], possible, components)
+    role_scores = _role_scores(score_names, scores, possible, components)
     names = [*metric_names, f"{Effect.TOTAL}.churn"]
     values = np.concatenate([metrics, churn[..., None]], axis=2)  # [S, 17, m]
-    for name, series in _stabilities(ranked, holder_count(len(components))).items():
+    for name, series in _stabilities(role_scores, components).items():
         names.append(name)
         values = np.concatenate([values, series[..., None]], axis=2)
 
     _write_table(_metric_table(steps, names, values, floors, excess), outputs.metrics)
-    _write_table(_role_table(steps, components, ranked), outputs.roles)
+    _write_table(_role_table(steps, listed, role_scores), outputs.roles)
     with atomic(outputs.distances) as temporary:
         np.save(temporary, matrix)
     with atomic(outputs.replicates) as temporary:
@@ -123,18 +132,20 @@ def _read_networks(paths: list[Path], size: int) -> tuple[list[str], np.ndarray,
     return names[0], np.stack(metrics), names[1], np.stack(scores)
 
 
-def _walk(paths: list[Path], mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _walk(
+    paths: list[Path], mask: np.ndarray, components: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Churn [S, 17], noise floor [S], excess churn [S] (NaN at the first step) and distances [S, S] of the checkpoints.
 
     One checkpoint's edges are held at a time; of the large models all of them would not fit.
     """
-    splits = distances.half_splits(GROUPS)
+    splits, inner = distances.half_splits(GROUPS), between_components(mask, components)
     churn = np.full((len(paths), REPLICATES), np.nan)
     floors, excess = np.full((2, len(paths)), np.nan)
     estimates = []
     ranks_before = halves_before = None
     for i, path in enumerate(paths):
-        weights = read_edges(path, mask)[:, mask]  # [17, E]
+        weights = read_edges(path, mask)[:, inner]  # [17, E]
         ranks, halves = distances.standard_ranks(weights), distances.half_ranks(weights, splits)
         floors[i] = distances.noise_floor(halves)
         if i:
@@ -145,24 +156,27 @@ def _walk(paths: list[Path], mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     return churn, floors, excess, distances.distance_matrix(np.stack(estimates))
 
 
-def _ranked_scores(names: list[str], scores: np.ndarray, mask: np.ndarray) -> dict[tuple[str, str, str], np.ndarray]:
+def _role_scores(
+    names: list[str], scores: np.ndarray, mask: np.ndarray, components: np.ndarray
+) -> dict[tuple[str, str, str], np.ndarray]:
     """(effect, role, score kind) -> scores [S, 17, N], NaN for nodes that cannot play the role.
 
     Paths use the direct effect where it was computed.
     """
-    ranked = {}
+    found = {}
     for role, score in ROLES.items():
         for kind in SCORE_KINDS:
             effect = Effect.DIRECT if f"{Effect.DIRECT}.{score}.{kind}" in names else Effect.TOTAL
             values = scores[:, :, names.index(f"{effect}.{score}.{kind}")]
-            ranked[effect, role, kind] = np.where(eligible(role, mask), values, np.nan)
-    return ranked
+            found[effect, role, kind] = np.where(eligible(role, mask, components), values, np.nan)
+    return found
 
 
-def _stabilities(ranked: dict[tuple[str, str, str], np.ndarray], k: int) -> dict[str, np.ndarray]:
-    """Name -> [S, 17]: agreement of each ranking with that of the step before."""
-    series = {}
-    for (effect, role, kind), scores in ranked.items():
+def _stabilities(role_scores: dict[tuple[str, str, str], np.ndarray], components: np.ndarray) -> dict[str, np.ndarray]:
+    """Name -> [S, 17]: agreement of each ranking of components with that of the step before."""
+    series, k = {}, holder_count(components.sum())
+    for (effect, role, kind), found in role_scores.items():
+        scores = found[:, :, components]
         tau, jaccard = np.full((2, *scores.shape[:2]), np.nan)
         for i in range(1, len(scores)):
             tau[i] = kendall_tau_b(scores[i - 1], scores[i])
@@ -199,11 +213,14 @@ def _metric_table(
     ).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def _role_table(steps: list[int], nodes: list[Node], ranked: dict[tuple[str, str, str], np.ndarray]) -> pl.DataFrame:
-    size = len(nodes)
+def _role_table(
+    steps: list[int], nodes: list[Node], role_scores: dict[tuple[str, str, str], np.ndarray]
+) -> pl.DataFrame:
+    size, components = len(nodes), are_components(nodes)
     frames = []
-    for (effect, role, kind), scores in ranked.items():
+    for (effect, role, kind), scores in role_scores.items():
         interval = delete_group(np.moveaxis(scores, 1, 0), smooth=False)  # each [S, N]
+        ranked = np.where(components, interval.estimate, np.nan)
         frames.append(
             pl.DataFrame(
                 {
@@ -217,8 +234,8 @@ def _role_table(steps: list[int], nodes: list[Node], ranked: dict[tuple[str, str
                     "estimate": interval.estimate.ravel(),
                     "low": interval.low.ravel(),
                     "high": interval.high.ravel(),
-                    "rank": rank_nodes(interval.estimate).ravel(),
-                    "holder": holders(interval.estimate, holder_count(size)).ravel(),
+                    "rank": rank_nodes(ranked).ravel(),
+                    "holder": holders(ranked, holder_count(components.sum())).ravel(),
                 }
             )
         )

@@ -24,7 +24,8 @@ def read_nodes(path: str | Path) -> list[Node]:
     Parameters
     ----------
     path
-        Tab-separated file with the header ``index name layer kind head``; ``head`` is empty for an MLP.
+        Tab-separated file with the header ``index name layer kind head``; ``head`` is empty but for heads. The
+        embedding may stand first (layer -1), the logits last (the layer after the last).
 
     Returns
     -------
@@ -46,7 +47,8 @@ def read_nodes(path: str | Path) -> list[Node]:
         try:
             head = int(row["head"]) if row["head"] else None
             node = Node(int(row["index"]), int(row["layer"]), Kind(row["kind"]), head)
-            wellformed = (node.index, node.name) == (number, row["name"]) and (head is None) == (node.kind is Kind.MLP)
+            wellformed = (node.index, node.name) == (number, row["name"]) and (head is None) != (node.kind is Kind.HEAD)
+            wellformed = wellformed and _in_place(node, nodes, len(rows))
         except (KeyError, ValueError, TypeError):
             wellformed = False
         if not wellformed:
@@ -58,6 +60,41 @@ def read_nodes(path: str | Path) -> list[Node]:
     if not nodes:
         raise PhasegraphError(f"{path}: no nodes; run the edges stage again")
     return nodes
+
+
+def are_components(nodes: list[Node]) -> np.ndarray:
+    """Which nodes are components of the model, heads and MLPs, and not its ends (embedding, logits): bool [N]."""
+    return np.array([node.kind in (Kind.HEAD, Kind.MLP) for node in nodes])
+
+
+def between_components(mask: np.ndarray, components: np.ndarray) -> np.ndarray:
+    """Possible edges that neither leave the embedding nor reach the logits.
+
+    The graph as a whole is described on these. The embedding is all that the model knows of its prompt: without it no
+    output varies, so that the weights of its total effects say little but that, at any checkpoint. They would outweigh
+    all others in concentration and churn, and what is found must not depend on whether the ends are measured too.
+
+    Parameters
+    ----------
+    mask
+        bool [N, N], the possible edges.
+    components
+        bool [N], of `are_components`.
+
+    Returns
+    -------
+    ndarray
+        bool [N, N].
+
+    Raises
+    ------
+    PhasegraphError
+        If there is no such edge.
+    """
+    inner = mask & components[:, None] & components
+    if not inner.any():
+        raise PhasegraphError("mask.npy: no edge between components is possible; use a model of more layers")
+    return inner
 
 
 def read_mask(path: str | Path, size: int) -> np.ndarray:
@@ -167,6 +204,15 @@ def to_igraph(weights: np.ndarray, mask: np.ndarray, floor: float = FLOOR) -> ig
     graph.es["weight"] = kept.tolist()
     graph.es["length"] = (1 / kept).tolist()
     return graph
+
+
+def _in_place(node: Node, before: list[Node], count: int) -> bool:
+    """Whether the node of this kind may stand after those before, in a list of `count`."""
+    if node.kind is Kind.EMBED:
+        return not before and node.layer == -1
+    if node.kind is Kind.LOGITS:
+        return len(before) == count - 1 and node.layer == max((other.layer for other in before), default=-1) + 1
+    return node.layer >= 0
 
 
 def _load(path: Path) -> np.ndarray:

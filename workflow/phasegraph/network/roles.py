@@ -1,7 +1,8 @@
 """Who holds which role, and how long the ranking lasts.
 
 Spreaders have a high out-strength, gatherers a high in-strength, gatekeepers a high betweenness. A component that
-cannot play a role (no possible edge on that side; for the block score, no peers) is not ranked.
+cannot play a role (no possible edge on that side; for the block score, no peers) is not ranked. Nor are the embedding
+and the logits, where they are nodes: that all else depends on the one, and the other on all else, is no finding.
 """
 
 from functools import lru_cache
@@ -15,9 +16,12 @@ SCORE_KINDS = ("raw", "per_edge", "block")
 """The three versions of each score (see `phasegraph.network.scores`)."""
 
 
-def eligible(role: str, mask: np.ndarray) -> np.ndarray:
-    """Which nodes can play `role`, bool [N], given the mask of possible edges [N, N]."""
-    out, into = mask.any(1), mask.any(0)
+def eligible(role: str, mask: np.ndarray, components: np.ndarray) -> np.ndarray:
+    """Which nodes can have a score in `role`, bool [N]: those with a possible edge (mask [N, N]) to or from components.
+
+    The embedding can spread and the logits can gather, but only components (bool [N]) are ranked.
+    """
+    out, into = mask[:, components].any(1), mask[components].any(0)
     return {"spreader": out, "gatherer": into, "gatekeeper": out & into}[role]
 
 

@@ -4,6 +4,9 @@ Position explains most of a raw score: an early head has more targets, a late on
 to stand between. So each score comes three times: ``raw``, ``per_edge`` (divided by what position allows) and ``block``
 (compared with the peers, the other nodes of the same layer and kind, which have the same position). What `block` drops
 is real influence too, hence the three beside one another.
+
+A score counts components (heads and MLPs) at the other end of an edge, so that it does not depend on whether embedding
+and logits are measured. These two have strengths as well, but nobody is their peer.
 """
 
 import numpy as np
@@ -21,8 +24,10 @@ def classes(nodes: list[Node]) -> np.ndarray:
     return np.array([keys[n.layer, n.kind] for n in nodes])
 
 
-def strength_scores(edges: np.ndarray, mask: np.ndarray, peers: np.ndarray) -> dict[str, np.ndarray]:
-    """Out- and in-strength of every node.
+def strength_scores(
+    edges: np.ndarray, mask: np.ndarray, peers: np.ndarray, components: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Out-strength to, and in-strength from, the components of the model.
 
     Parameters
     ----------
@@ -32,21 +37,23 @@ def strength_scores(edges: np.ndarray, mask: np.ndarray, peers: np.ndarray) -> d
         bool [N, N], the same for all nodes of a class.
     peers
         int [N], the class of each node.
+    components
+        bool [N], false for the embedding and the logits.
 
     Returns
     -------
     dict of str to ndarray
-        ``out_strength.raw`` [R, N]: sum of a node's weights (0 without a possible edge).
+        ``out_strength.raw`` [R, N]: sum of a node's weights to components (0 without a possible edge).
         ``out_strength.per_edge``: their mean over the possible edges (NaN without any).
         ``out_strength.block``: their mean log ratio to the median of their block, the edges between the same two
         classes. The same for ``in_strength``.
 
     Notes
     -----
-    A node that is alone in its class (the one MLP of a layer) has no block score but NaN: its edges are compared with
-    each other only, which says nothing about it against another component. That covers blocks of a single edge, whose
-    ratio is 1 whatever the weight. Edges of a block whose median is 0 have no ratio and are left out; weights of 0 in
-    other blocks count as `RATIO_FLOOR`.
+    A node that is alone in its class (the one MLP of a layer, the embedding, the logits) has no block score but NaN:
+    its edges are compared with each other only, which says nothing about it against another component. That covers
+    blocks of a single edge, whose ratio is 1 whatever the weight. Edges of a block whose median is 0 have no ratio and
+    are left out; weights of 0 in other blocks count as `RATIO_FLOOR`.
     """
     ratios = np.full(edges.shape, np.nan)
     sources, targets = np.nonzero(mask)
@@ -54,11 +61,13 @@ def strength_scores(edges: np.ndarray, mask: np.ndarray, peers: np.ndarray) -> d
     alone = np.bincount(peers)[peers] < 2  # [N]
     scores = {}
     for name, axis in (("out_strength", 2), ("in_strength", 1)):
-        raw = edges.sum(axis)  # [R, N]
-        possible = mask.sum(axis - 1)  # [N]
-        found = np.isfinite(ratios).sum(axis)
+        counted = mask & np.expand_dims(components, 2 - axis)  # [N, N], by what is at the other end
+        raw = np.where(counted, edges, 0).sum(axis)  # [R, N]
+        possible = counted.sum(axis - 1)  # [N]
+        compared = np.where(counted, ratios, np.nan)
+        found = np.isfinite(compared).sum(axis)
         with np.errstate(invalid="ignore"):
-            block = np.where(alone, np.nan, np.nansum(ratios, axis) / found)
+            block = np.where(alone, np.nan, np.nansum(compared, axis) / found)
             scores |= {f"{name}.raw": raw, f"{name}.per_edge": raw / possible, f"{name}.block": block}
     return scores
 
@@ -100,7 +109,7 @@ def _log_ratios(weights: np.ndarray, blocks: np.ndarray) -> np.ndarray:
     order = np.argsort(blocks, kind="stable")
     _, starts, sizes = np.unique(blocks[order], return_index=True, return_counts=True)
     medians = np.empty_like(weights)
-    for size in np.unique(sizes):  # blocks of one size at a time: there are three sizes, but thousands of blocks
+    for size in np.unique(sizes):  # blocks of one size at a time: there are a few sizes, but thousands of blocks
         members = order[starts[sizes == size, None] + np.arange(size)]  # [blocks, size]
         medians[:, members] = np.median(weights[:, members], axis=-1, keepdims=True)
     medians[medians == 0] = np.nan

@@ -1,4 +1,4 @@
-"""The graph as it is drawn: component by component, or by layer and kind where there are too many components."""
+"""The graph as it is drawn: node by node, or by layer and kind where there are too many nodes."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from phasegraph.report.study import StudyData
 from phasegraph.types import Kind, Node
 
 MOST = 200
-"""Number of components above which the nodes of a drawing are the heads and the MLP of a layer."""
+"""Number of nodes above which the nodes of a drawing are the heads and the MLP of a layer."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,16 @@ class Drawn:
     mask: np.ndarray
     """Possible edges, bool [n, n]."""
     out_strength: np.ndarray
-    """Total effect on all others, [n]; of a group of heads their mean."""
+    """Total effect on all other components, [n]; of a group of heads their mean."""
     balance: np.ndarray
     """(out - in) / (out + in) of the strengths, [n], in [-1, 1]; 0 where both are 0."""
 
 
 def drawn_nodes(nodes: list[Node]) -> list[Node]:
-    """Nodes of the drawing: all, or if there are more than `MOST`, one for all heads and one for the MLP of a layer."""
+    """Nodes of the drawing: all, or if there are more than `MOST`, one for all heads and one for the MLP of a layer.
+
+    Embedding and logits stay what they are.
+    """
     if len(nodes) <= MOST:
         return nodes
     kinds = dict.fromkeys((node.layer, node.kind) for node in nodes)
@@ -41,7 +44,8 @@ def drawn_graph(study: StudyData, step: int) -> Drawn:
     possible = groups @ study.mask @ groups.T  # [n, n], number of edges
     weights = np.divide(groups @ edges @ groups.T, possible, out=np.zeros_like(possible), where=possible > 0)
     sizes = groups.sum(1)
-    out, into = groups @ total.sum(1) / sizes, groups @ total.sum(0) / sizes
+    others = study.components.astype(float)  # strengths leave out what embedding and logits are at the other end of
+    out, into = groups @ (total * others).sum(1) / sizes, groups @ (total * others[:, None]).sum(0) / sizes
     both = out + into
     balance = np.divide(out - into, both, out=np.zeros_like(both), where=both > 0)
     return Drawn(weights, possible > 0, out, balance)

@@ -50,7 +50,7 @@ FIGURES: Mapping[str, Figure] = MappingProxyType(
         "roles": Figure(
             title="How long a ranking lasts",
             category="Roles",
-            files=("roles.parquet", "metrics.parquet", "nodes.tsv", "phases.json"),
+            files=("roles.parquet", "metrics.parquet", "nodes.tsv", "phases.json", "behaviour.parquet"),
         ),
         "graphs": Figure(
             title="The graph at selected checkpoints",

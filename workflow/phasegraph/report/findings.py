@@ -26,10 +26,12 @@ def strongest(study: StudyData, role: str, kind: str, step: int, count: int) -> 
 def ranking_agreement(study: StudyData, early: int, late: int) -> dict[tuple[str, str], Jackknife]:
     """Kendall's tau-b between the rankings at two checkpoints, by role and kind of score, from all replicates."""
     peers = classes(study.nodes)
-    before, after = (strength_scores(study.edges(step), study.mask, peers) for step in (early, late))  # [17, N] each
+    before, after = (  # [17, N] each
+        strength_scores(study.edges(step), study.mask, peers, study.components) for step in (early, late)
+    )
     agreement = {}
     for role, score in STRENGTHS.items():
-        ranked = eligible(role, study.mask)
+        ranked = eligible(role, study.mask, study.components) & study.components
         for kind in KINDS:
             pair = [np.where(ranked, scores[f"{score}.{kind}"], np.nan) for scores in (before, after)]
             agreement[role, kind] = delete_group(kendall_tau_b(*pair), smooth=False)

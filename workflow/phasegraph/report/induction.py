@@ -77,7 +77,7 @@ def circuit_edges(study: StudyData, circuit: Circuit, step: int, effect: Effect)
 
 
 def _ranked(study: StudyData, quantity: str) -> list[Head]:
-    names, scores = study.head_scores(quantity)
+    names, scores = study.node_scores(quantity)
     by_name = {node.name: node for node in study.nodes}
     order = np.argsort(-scores["estimate"][:, -1], kind="stable")
     columns = [scores[column][:, -1].tolist() for column in ("estimate", "low", "high")]

@@ -6,7 +6,7 @@ import yaml
 
 from phasegraph.errors import PhasegraphError
 from phasegraph.report.study import StudyData
-from phasegraph.report.words import number, plural
+from phasegraph.report.words import listed, number, plural
 from phasegraph.types import GROUPS, Effect, Intervention, Kind, Measure
 
 REPLACED = {
@@ -96,8 +96,8 @@ def _series_text(study: StudyData, series: str) -> str:
 
 
 def _edges_text(study: StudyData, settings: dict) -> str:
-    heads = sum(node.kind is Kind.HEAD for node in study.nodes)
-    mlps, layers = len(study.nodes) - heads, study.nodes[-1].layer + 1
+    heads, mlps = (sum(node.kind is kind for node in study.nodes) for kind in (Kind.HEAD, Kind.MLP))
+    layers = max(node.layer for node in study.nodes if study.components[node.index]) + 1
     replaced = REPLACED[Intervention(settings["intervention"])].format(
         reference=settings["task"].get("reference", "the")
     )
@@ -113,8 +113,25 @@ def _edges_text(study: StudyData, settings: dict) -> str:
         f"At every checkpoint each of the {plural(heads, 'attention head')} and {plural(mlps, 'MLP')} in "
         f"{plural(layers, 'layer')} is ablated in turn: its contribution to the residual stream is replaced by "
         f"{replaced}. The weight of the edge from it to a later component is "
-        f"{MEASURED[Measure(settings['measure'])]}. {plural(int(study.mask.sum()), 'edge').capitalize()} are "
-        f"possible. {effects}"
+        f"{MEASURED[Measure(settings['measure'])]}. {_counts_text(study)} {effects}"
+    )
+
+
+def _counts_text(study: StudyData) -> str:
+    """Say how many edges are possible, and what embedding and logits are where they are nodes."""
+    inner = int(study.inner_mask.sum())
+    if not study.ends:
+        return f"{plural(inner, 'edge').capitalize()} are possible."
+    measured = {Kind.EMBED: "the embedding is ablated in the same way", Kind.LOGITS: "the logits are observed as well"}
+    outer = plural(int(study.mask.sum()) - inner, "edge")
+    what = listed(measured[node.kind] for node in study.ends)
+    touch = " or ".join(
+        {Kind.EMBED: "leave the embedding", Kind.LOGITS: "reach the logits"}[n.kind] for n in study.ends
+    )
+    return (
+        f"{what[0].upper()}{what[1:]}. {plural(inner, 'edge').capitalize()} between components are possible, and "
+        f"{outer} that {touch}. Metrics, distances, phases and rankings are those of the edges between components, so "
+        "that they do not depend on what is measured besides."
     )
 
 

@@ -116,7 +116,7 @@ def _facts(study: StudyData) -> list[tuple[str, str]]:
     facts = [
         ("checkpoints", f"{len(study.steps):,}"),
         ("steps", steps_range(int(study.steps[0]), int(study.steps[-1]))),
-        ("components", f"{len(study.nodes):,}"),
+        ("components", f"{study.components.sum():,}"),
         ("transition of behaviour", steps_range(change.start, change.end) if change else "none dated"),
     ]
     if not tested(phases):
@@ -153,6 +153,7 @@ def _roles(study: StudyData) -> dict:
     early, late = next(iter(steps.values())), list(steps.values())[-1]
     agreement = ranking_agreement(study, early, late)
     return {
+        "ends": texts.ends_text(study),
         "stability": texts.stability_text(mean_stability(study)),
         "ranking": texts.agreement_text(agreement, early, late),
         "role_tables": {

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from phasegraph.errors import PhasegraphError
-from phasegraph.network.graph import read_edges, read_mask, read_nodes
+from phasegraph.network.graph import are_components, between_components, read_edges, read_mask, read_nodes
 from phasegraph.series.manifest import read_manifest
 from phasegraph.types import Effect, Node
 
@@ -36,13 +36,28 @@ class StudyData:
 
     @cached_property
     def nodes(self) -> list[Node]:
-        """The components, in the order of rows and columns."""
+        """Components and, if they were measured, embedding and logits, in the order of rows and columns."""
         return read_nodes(self.folder / "nodes.tsv")
+
+    @cached_property
+    def components(self) -> np.ndarray:
+        """Which nodes are heads or MLPs, bool [N]."""
+        return are_components(self.nodes)
+
+    @property
+    def ends(self) -> list[Node]:
+        """The embedding and the logits, those of them that are nodes."""
+        return [node for node in self.nodes if not self.components[node.index]]
 
     @cached_property
     def mask(self) -> np.ndarray:
         """Possible edges, bool [N, N]."""
         return read_mask(self.folder / "mask.npy", len(self.nodes))
+
+    @cached_property
+    def inner_mask(self) -> np.ndarray:
+        """Possible edges between components, bool [N, N]: those that metrics and distances are about."""
+        return between_components(self.mask, self.components)
 
     @cached_property
     def steps(self) -> np.ndarray:
@@ -125,14 +140,14 @@ class StudyData:
         self._check_behaviour(name, rows["step"].to_list(), self.steps.tolist())
         return {column: _floats(rows[column]) for column in ("estimate", "low", "high")}
 
-    def head_scores(self, name: str) -> tuple[list[str], dict[str, np.ndarray]]:
-        """One behaviour of every head: the heads' names [H], and estimate, low and high at `steps`, [H, S] each."""
+    def node_scores(self, name: str) -> tuple[list[str], dict[str, np.ndarray]]:
+        """One behaviour of the heads or of all nodes: names [n], and estimate, low and high at `steps`, [n, S] each."""
         rows = self.behaviour.filter((pl.col("quantity") == name) & pl.col("node").is_not_null())
-        heads = rows["node"].unique(maintain_order=True).to_list()
-        rows = rows.sort(pl.col("node").replace_strict(heads, range(len(heads)), return_dtype=pl.Int64), "step")
-        self._check_behaviour(name, rows["step"].to_list(), self.steps.tolist() * len(heads))
-        shape = (len(heads), len(self.steps))
-        return heads, {column: _floats(rows[column]).reshape(shape) for column in ("estimate", "low", "high")}
+        nodes = rows["node"].unique(maintain_order=True).to_list()
+        rows = rows.sort(pl.col("node").replace_strict(nodes, range(len(nodes)), return_dtype=pl.Int64), "step")
+        self._check_behaviour(name, rows["step"].to_list(), self.steps.tolist() * len(nodes))
+        shape = (len(nodes), len(self.steps))
+        return nodes, {column: _floats(rows[column]).reshape(shape) for column in ("estimate", "low", "high")}
 
     def scores(self, role: str, kind: str, column: str = "estimate") -> np.ndarray:
         """One column of a role's scores, float64 [N, S], nodes in order of index; NaN where undefined."""

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from phasegraph.files import atomic
+from phasegraph.types import Kind
 
 WIDTH = 7.2
 """Width of every figure in inches: two columns of a journal, 183 mm."""
@@ -34,6 +35,9 @@ ZERO = 1e-9
 """Differences below this are rounding errors, and leave a logarithmic axis."""
 UNDEFINED = "#c3c8cd"
 """Colour of what has no value in a heatmap."""
+
+END_MARKERS = {Kind.EMBED: "D", Kind.LOGITS: "*"}
+"""Markers of the nodes that are no components."""
 
 THEME = sns.axes_style("ticks") | {
     "figure.dpi": 100,

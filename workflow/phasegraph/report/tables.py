@@ -8,7 +8,7 @@ from phasegraph.jackknife import Jackknife
 from phasegraph.report.findings import strongest
 from phasegraph.report.induction import Circuit, circuit_edges
 from phasegraph.report.study import StudyData
-from phasegraph.report.words import measured, number, steps_range
+from phasegraph.report.words import ENDS, listed, measured, number, steps_range
 from phasegraph.types import Effect
 
 CONCENTRATION = {
@@ -103,7 +103,7 @@ def role_table(study: StudyData, role: str, steps: dict[str, int]) -> Table:
         [str(place + 1), *(_role_cell(found, place) for _, found in columns)]
         for place in range(max((len(found) for _, found in columns), default=0))
     ]
-    return Table(["rank", *(title for title, _ in columns)], rows)
+    return Table(["rank", *(title for title, _ in columns)], rows, _ends_note(study, role, list(chosen)))
 
 
 def edge_table(study: StudyData, circuit: Circuit, steps: dict[str, int], effect: Effect) -> Table:
@@ -134,6 +134,25 @@ def _metric_cells(study: StudyData, name: str, effect: Effect, steps: dict[str, 
     rows = study.metrics.filter((pl.col("metric") == name) & (pl.col("effect") == effect))
     by_step = {row["step"]: row for row in rows.to_dicts()}
     return [measured(*(by_step[step][column] for column in ("estimate", "low", "high"))) for step in steps.values()]
+
+
+def _ends_note(study: StudyData, role: str, steps: list[int]) -> str:
+    """Give the raw strength of the embedding or the logits, which have one but no rank; empty without them."""
+    rows = study.roles.filter(
+        (pl.col("role") == role)
+        & (pl.col("score_kind") == "raw")
+        & pl.col("node").is_in([node.name for node in study.ends])
+        & pl.col("estimate").is_not_null()
+    )
+    by_step = {row["step"]: row for row in rows.to_dicts()}
+    if not by_step:
+        return ""
+    name = next(ENDS[node.kind] for node in study.ends if node.name == rows["node"][0])
+    strengths = listed(
+        f"{measured(*(by_step[step][column] for column in ('estimate', 'low', 'high')))} at step {step:,}"
+        for step in steps
+    )
+    return f"Beside the ranking, {name}: raw strength {strengths}."
 
 
 def _role_cell(found: list[dict], place: int) -> str:

@@ -9,7 +9,7 @@ from phasegraph.report.induction import ATTENDS, Circuit, Head, circuit_edges
 from phasegraph.report.method import ROUGH
 from phasegraph.report.study import StudyData
 from phasegraph.report.words import listed, measured, number, plural
-from phasegraph.types import Effect
+from phasegraph.types import Effect, Kind
 
 
 class Interval(NamedTuple):
@@ -36,6 +36,17 @@ def skill_text(study: StudyData) -> str:
         f"{at_last('loss_first')} nats on the first, and a share of {at_last('accuracy', 1)} of the second copy's "
         "tokens is predicted best."
     )
+
+
+def ends_text(study: StudyData) -> str:
+    """Say that embedding and logits are not ranked, and why; empty where neither is a node."""
+    if not study.ends:
+        return ""
+    why = {
+        Kind.EMBED: "The embedding is not ranked among the spreaders, because everything depends on it",
+        Kind.LOGITS: "The logits are not ranked among the gatherers, because they depend on everything",
+    }
+    return " ".join(f"{why[node.kind]}; see the note below the table." for node in study.ends)
 
 
 def stability_text(stability: dict[tuple[str, str], Jackknife]) -> str:
@@ -113,10 +124,10 @@ def noise_text(study: StudyData, moving: tuple[int, int]) -> str:
         return "With one checkpoint there is no change to compare with noise."
     return (
         f"From one checkpoint to the next the wiring changes by a 1 − ρ of {number(float(np.nanmedian(churn)))} "
-        "(median over the run; ρ is Spearman's correlation over all possible edges). Two halves of the prompts at "
-        f"one checkpoint differ by {number(float(np.nanmedian(floor)))} (median noise floor). Both checkpoints see "
-        "the same prompts, so most of that noise cancels between them; churn beyond noise compares one half of the "
-        f"prompts before with the other half after, and is above 0 with its whole interval at {above:,} of "
+        f"(median over the run; ρ is Spearman's correlation over all possible edges{_between(study)}). Two halves of "
+        f"the prompts at one checkpoint differ by {number(float(np.nanmedian(floor)))} (median noise floor). Both "
+        "checkpoints see the same prompts, so most of that noise cancels between them; churn beyond noise compares one "
+        f"half of the prompts before with the other half after, and is above 0 with its whole interval at {above:,} of "
         f"{plural(known, 'checkpoint')}."
     )
 
@@ -124,10 +135,11 @@ def noise_text(study: StudyData, moving: tuple[int, int]) -> str:
 def concentration_text(study: StudyData, steps: dict[str, int]) -> str:
     """Say how concentration changes between the first and the last of some checkpoints."""
     early, late = next(iter(steps.values())), list(steps.values())[-1]
+    possible = f"{int(study.inner_mask.sum()):,} possible ones{_between(study)}"
     names = {
         "gini": "the Gini coefficient of the weights",
         "gini_sqrt": "that of their square roots",
-        "n_eff_entropy": f"the effective number of edges (of {int(study.mask.sum()):,} possible ones)",
+        "n_eff_entropy": f"the effective number of edges (of {possible})",
     }
     changes = []
     for metric, name in names.items():
@@ -169,6 +181,10 @@ def limit_texts(study: StudyData, settings: dict) -> list[str]:
         "An edge says that a component's output depends on another's on these prompts; it does not say what is "
         "passed on.",
     ]
+
+
+def _between(study: StudyData) -> str:
+    return " between components" if study.ends else ""
 
 
 def _difference(difference: Jackknife) -> str:

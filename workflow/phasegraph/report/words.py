@@ -3,6 +3,10 @@
 import math
 from collections.abc import Iterable
 
+from phasegraph.types import Kind
+
+ENDS = {Kind.EMBED: "the embedding", Kind.LOGITS: "the logits"}
+"""What the nodes are called that are no components."""
 MINUS = "\u2212"
 DASH = "\u2013"
 

@@ -34,7 +34,7 @@ def behaviour(model: PreTrainedModel, task: Task) -> dict[str, np.ndarray]:
         - ``previous_token`` [GROUPS + 1, L, H]: mean attention to the token before.
     """
     passes = [
-        _by_prompt(model, torch.from_numpy(part), task)
+        _by_prompt(model, torch.from_numpy(part).to(model.device), task)
         for part in np.array_split(task.tokens, -(-len(task.tokens) // PROMPTS_PER_PASS))
     ]
     group = group_of(len(task.tokens))
@@ -49,7 +49,7 @@ def behaviour(model: PreTrainedModel, task: Task) -> dict[str, np.ndarray]:
 
 def _by_prompt(model: PreTrainedModel, tokens: Tensor, task: Task) -> dict[str, np.ndarray]:
     output = model(tokens, output_attentions=True, use_cache=False)
-    logits = output.logits  # [P, T, vocabulary]
+    logits = output.logits.float()  # [P, T, vocabulary]
     start, segment = task.first_position, task.segment
     loss = torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
     right = logits[:, :-1].argmax(-1) == tokens[:, 1:]
@@ -57,11 +57,12 @@ def _by_prompt(model: PreTrainedModel, tokens: Tensor, task: Task) -> dict[str, 
     first = slice(0, start + segment - 1)
     positions = torch.arange(tokens.shape[1])
     from_second, from_any = positions[start + segment :], positions[start + 1 :]
-    stacked = torch.stack(output.attentions, dim=1)  # [P, L, H, T, T]; row = the token that attends
-    return {
-        "loss_first": loss[:, first].mean(1).numpy(),
-        "loss_second": loss[:, second].mean(1).numpy(),
-        "accuracy": right[:, second].float().mean(1).numpy(),
-        "prefix_matching": stacked[..., from_second, from_second - segment + 1].mean(-1).numpy(),
-        "previous_token": stacked[..., from_any, from_any - 1].mean(-1).numpy(),
+    stacked = torch.stack(output.attentions, dim=1).float()  # [P, L, H, T, T]; row = the token that attends
+    values = {
+        "loss_first": loss[:, first].mean(1),
+        "loss_second": loss[:, second].mean(1),
+        "accuracy": right[:, second].float().mean(1),
+        "prefix_matching": stacked[..., from_second, from_second - segment + 1].mean(-1),
+        "previous_token": stacked[..., from_any, from_any - 1].mean(-1),
     }
+    return {name: value.cpu().numpy() for name, value in values.items()}

@@ -53,7 +53,7 @@ def _draw_skill(axes: Axes, study: StudyData) -> None:
         ("previous_token", PREVIOUS, (0, (4, 1.5)), "previous-token score of each head"),
         ("prefix_matching", PREFIX, "-", "prefix-matching score"),
     ):
-        _, scores = study.head_scores(quantity)
+        _, scores = study.node_scores(quantity)
         lines = axes.plot(study.steps, scores["estimate"].T, color=colour, linestyle=dashes, linewidth=0.8)
         lines[0].set_label(label)
     band(axes, study.steps, study.quantity("accuracy"), ACCURACY, "accuracy")

@@ -1,4 +1,4 @@
-"""The layered graph at six checkpoints, every component in its fixed place."""
+"""The layered graph at six checkpoints, every node in its fixed place."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,20 +9,26 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.path import Path
 
+from phasegraph.network.graph import are_components
 from phasegraph.report.blocks import Drawn, drawn_graph, drawn_nodes
 from phasegraph.report.choose import telling_steps
 from phasegraph.report.study import StudyData
-from phasegraph.report.style import BALANCE, INK, head_panel, new_figure, themed
+from phasegraph.report.style import BALANCE, END_MARKERS, GREY, INK, head_panel, new_figure, themed
+from phasegraph.report.words import ENDS
 from phasegraph.types import Kind, Node
 
 STRONGEST = 0.05
-"""Share of the possible edges that is drawn, beside every node's strongest incoming edge."""
+"""Share of the possible edges between components that is drawn, beside every component's strongest incoming edge."""
+ENDS_STRONGEST = 3
+"""Number of edges that are drawn from the embedding, and to the logits."""
 WIDEST = 3.8
 """Width in points of the strongest edge of all panels."""
 LARGEST = 200.0
 """Area in square points of the node with the largest out-strength of all panels."""
 SMALLEST = 9.0
 """Area in square points that every node has besides."""
+END_AREA = 55.0
+"""Area in square points of embedding and logits, whose strengths are out of all proportion."""
 
 
 @themed
@@ -35,10 +41,11 @@ def draw(study: StudyData) -> Figure:
     chosen = telling_steps(study.steps, study.phases)
     nodes = drawn_nodes(study.nodes)
     graphs = {step: drawn_graph(study, step) for step in chosen}
-    strongest = max(graph.edges.max() for graph in graphs.values())
-    largest = max(graph.out_strength.max() for graph in graphs.values())
+    components = are_components(nodes)
+    strongest = max(graph.edges[np.ix_(components, components)].max() for graph in graphs.values())
+    largest = max(graph.out_strength[components].max() for graph in graphs.values())
     rows = -(-len(chosen) // 3)
-    figure = new_figure(1.3 + rows * min(1.7 + 0.3 * (nodes[-1].layer + 1), 3.5))
+    figure = new_figure(1.3 + rows * min(1.7 + 0.3 * (nodes[-1].layer - nodes[0].layer + 1), 3.5))
     grid = figure.add_gridspec(rows + 1, 3, height_ratios=[1] * rows + [0.2])
     for place, (step, reason) in enumerate(chosen.items()):
         axes = figure.add_subplot(grid[place // 3, place % 3])
@@ -47,7 +54,7 @@ def draw(study: StudyData) -> Figure:
         _frame(axes, nodes, label=place % 3 == 0)
         head_panel(axes, "abcdef"[place], f"Step {step:,}", reason)
     _explain_edges(figure.add_subplot(grid[-1, 0]), strongest, f"edge: weight ({study.path_effect} effect)")
-    _explain_nodes(figure.add_subplot(grid[-1, 1]), largest)
+    _explain_nodes(figure.add_subplot(grid[-1, 1]), largest, study.ends)
     balance = figure.add_subplot(grid[-1, 2])
     bar = figure.colorbar(
         ScalarMappable(Normalize(-1, 1), BALANCE),
@@ -79,14 +86,30 @@ def chosen_edges(edges: np.ndarray, mask: np.ndarray) -> np.ndarray:
     count = max(1, round(STRONGEST * mask.sum()))
     drawn = mask & (edges >= np.sort(edges[mask])[-count])
     receiving = np.flatnonzero(mask.any(0))
-    drawn[edges[:, receiving].argmax(0), receiving] = True
+    drawn[np.where(mask, edges, -1)[:, receiving].argmax(0), receiving] = True
+    return drawn & (edges > 0)
+
+
+def end_edges(edges: np.ndarray, mask: np.ndarray, nodes: list[Node]) -> np.ndarray:
+    """Choose the edges to draw of embedding and logits: the strongest of each, bool [n, n]; never one of weight 0."""
+    drawn = np.zeros_like(mask)
+    for node in nodes:
+        if node.kind is Kind.EMBED:
+            drawn[node.index, np.argsort(-edges[node.index])[:ENDS_STRONGEST]] = True
+        elif node.kind is Kind.LOGITS:
+            drawn[np.argsort(-edges[:, node.index])[:ENDS_STRONGEST], node.index] = True
     return drawn & (edges > 0)
 
 
 def places(nodes: list[Node]) -> np.ndarray:
-    """Give every node its fixed place, [n, 2]: layers upwards, heads from left to right, the MLP at the right end."""
+    """Give every node its fixed place, [n, 2].
+
+    Layers upwards, heads from left to right, the MLP at the right end; embedding and logits in the middle of the heads,
+    below and above all layers.
+    """
     heads = max((node.head for node in nodes if node.head is not None), default=0) + 1
-    return np.array([(heads + 0.3 if node.kind is Kind.MLP else node.head, node.layer) for node in nodes], dtype=float)
+    across = {Kind.MLP: heads + 0.3, Kind.EMBED: (heads - 1) / 2, Kind.LOGITS: (heads - 1) / 2}
+    return np.array([(across.get(node.kind, node.head), node.layer) for node in nodes], dtype=float)
 
 
 def edge_width(weights: np.ndarray, strongest: float) -> np.ndarray:
@@ -100,14 +123,25 @@ def node_area(strengths: np.ndarray, largest: float) -> np.ndarray:
 
 
 def _draw_edges(axes: Axes, nodes: list[Node], graph: Drawn, strongest: float) -> None:
-    sources, targets = np.nonzero(chosen_edges(graph.edges, graph.mask))
+    """Draw the chosen edges between components, and those of embedding and logits, in grey, at most as wide."""
+    components = are_components(nodes)
+    inner = chosen_edges(graph.edges, graph.mask & components[:, None] & components)
+    if not components.all():
+        _draw_chosen(axes, nodes, graph, end_edges(graph.edges, graph.mask, nodes), strongest, GREY)
+    _draw_chosen(axes, nodes, graph, inner, strongest, INK)
+
+
+def _draw_chosen(
+    axes: Axes, nodes: list[Node], graph: Drawn, chosen: np.ndarray, strongest: float, colour: str
+) -> None:
+    sources, targets = np.nonzero(chosen)
     order = np.argsort(graph.edges[sources, targets])  # the strongest on top
     sources, targets = sources[order], targets[order]
     at = places(nodes)
     middle = at[:, 0].mean()
     paths = [_curve(at[source], at[target], middle) for source, target in zip(sources, targets, strict=True)]
-    widths = edge_width(graph.edges[sources, targets], strongest)
-    lines = PathCollection(paths, facecolors="none", edgecolors=INK, linewidths=widths, alpha=0.5, capstyle="round")
+    widths = np.minimum(edge_width(graph.edges[sources, targets], strongest), WIDEST)
+    lines = PathCollection(paths, facecolors="none", edgecolors=colour, linewidths=widths, alpha=0.5, capstyle="round")
     lines.set_transform(axes.transData)
     axes.add_collection(lines)
 
@@ -128,19 +162,25 @@ def _draw_nodes(axes: Axes, nodes: list[Node], graph: Drawn, largest: float) -> 
             *at[here].T, s=node_area(graph.out_strength[here], largest), c=graph.balance[here], marker=marker,
             cmap=BALANCE, vmin=-1, vmax=1, edgecolors=INK, linewidths=0.6, zorder=3,
         )  # fmt: skip
+    for node in nodes:
+        if node.kind in END_MARKERS:
+            axes.scatter(
+                *at[node.index], s=END_AREA, c="white", marker=END_MARKERS[node.kind], edgecolors=INK, linewidths=0.6,
+                zorder=3,
+            )  # fmt: skip
 
 
 def _frame(axes: Axes, nodes: list[Node], label: bool) -> None:
-    at = places(nodes)
-    layers = int(at[:, 1].max()) + 1
+    at, components = places(nodes), are_components(nodes)
+    layers = int(at[components, 1].max()) + 1
     every = -(-layers // 12)
-    axes.set(xlim=(-0.6, at[:, 0].max() + 0.6), ylim=(-0.5, layers - 0.5), xticks=[])
+    axes.set(xlim=(-0.6, at[:, 0].max() + 0.6), ylim=(at[:, 1].min() - 0.5, at[:, 1].max() + 0.5), xticks=[])
     axes.set_yticks(range(0, layers, every))
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelleft=label)
     if label:
         axes.set_ylabel("layer")
-    heads = np.unique(at[:-1, 0])[:-1]
+    heads = np.unique([at[node.index, 0] for node in nodes if node.kind is Kind.HEAD])
     axes.set_xticks([heads.mean(), at[:, 0].max()], ["heads", "MLP"])
 
 
@@ -153,7 +193,7 @@ def _explain_edges(axes: Axes, strongest: float, title: str) -> None:
     _explain(axes, handles, title)
 
 
-def _explain_nodes(axes: Axes, largest: float) -> None:
+def _explain_nodes(axes: Axes, largest: float, ends: list[Node]) -> None:
     strengths = [float(f"{largest * share:.1g}") for share in (1, 0.25)]
     look = {"linestyle": "", "color": "#eeeeee", "markeredgecolor": INK, "markeredgewidth": 0.6}
     handles = [
@@ -162,9 +202,13 @@ def _explain_nodes(axes: Axes, largest: float) -> None:
         )
         for strength in strengths
     ]
-    _explain(axes, handles, "node area: out-strength (total effect)")
+    look |= {"color": "white", "markersize": float(np.sqrt(END_AREA))}
+    for node in ends:
+        name = ENDS[node.kind].removeprefix("the ")
+        handles.append(Line2D([], [], marker=END_MARKERS[node.kind], label=name, **look))
+    _explain(axes, handles, "node area: out-strength (total effect)", columns=2 if ends else 3)
 
 
-def _explain(axes: Axes, handles: list[Line2D], title: str) -> None:
-    axes.legend(handles=handles, title=title, loc="center", ncols=3, columnspacing=1.2)
+def _explain(axes: Axes, handles: list[Line2D], title: str, columns: int = 3) -> None:
+    axes.legend(handles=handles, title=title, loc="center", ncols=columns, columnspacing=1.2)
     axes.set_axis_off()

@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from phasegraph.report.answers import answer_handles, draw_answers, has_answers
 from phasegraph.report.choose import spread_out
 from phasegraph.report.marks import mark_phases, phase_handles
 from phasegraph.report.study import StudyData
@@ -38,11 +39,12 @@ BEND = 12
 def draw(study: StudyData) -> Figure:
     """Draw the ranks of the strongest spreaders and gatherers over training steps, and Kendall's tau below them.
 
-    The points of the bump charts are ranks of ``roles.parquet``; tau is that of ``metrics.parquet``.
+    The points of the bump charts are ranks of ``roles.parquet``; tau is that of ``metrics.parquet``. Where effects on
+    the answer were measured, a last row sets them beside the strengths of spreaders.
     """
-    figure = new_figure(8.4)
-    grid = figure.subplots(3, 2, sharex=True, height_ratios=[1, 1, 0.75])
-    layers = max(node.layer for node in study.nodes) + 1
+    answers = has_answers(study)
+    figure, grid = _panels(answers)
+    layers = max(node.layer for node in study.nodes if study.components[node.index]) + 1
     for column, (role, title) in enumerate(ROLES.items()):
         for row, (kind, by) in enumerate(KINDS.items()):
             axes = grid[row, column]
@@ -55,12 +57,29 @@ def draw(study: StudyData) -> Figure:
         step_axis(grid[2, column], study.steps)
     for axes in grid[:2, 0]:
         axes.set_ylabel("rank")
+    for axes, letter, kind in zip(grid[3:].flat, "gh", KINDS, strict=False):
+        draw_answers(axes, study, kind)
+        head_panel(axes, letter, f"Answer and {KINDS[kind]}", f"step {study.steps[-1]:,}, total effect")
     lowest = min(axes.get_ylim()[0] for axes in grid[2])
     for axes in grid[2]:
         axes.set_ylim(lowest, 1)
-    handles = [*_layer_handles(layers), *phase_handles(study.phases)]
+    handles = [*_layer_handles(layers), *phase_handles(study.phases), *(answer_handles() if answers else [])]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, columnspacing=1.2)
     return figure
+
+
+def _panels(answers: bool) -> tuple[Figure, np.ndarray]:
+    """Start the figure: three rows of panels over training steps and, with answers, a fourth that is not."""
+    if not answers:
+        figure = new_figure(8.4)
+        return figure, figure.subplots(3, 2, sharex=True, height_ratios=[1, 1, 0.75])
+    figure = new_figure(10.8)
+    grid = figure.subplots(4, 2, height_ratios=[1, 1, 0.75, 0.85])
+    for axes in grid[:3].flat[1:]:
+        axes.sharex(grid[0, 0])
+    for axes in grid[:2].flat:
+        axes.tick_params(labelbottom=False)
+    return figure, grid
 
 
 def _draw_bumps(axes: Axes, study: StudyData, ranks: np.ndarray, colours: list[str]) -> None:

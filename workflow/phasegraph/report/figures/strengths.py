@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 from phasegraph.report.marks import mark_above, phase_handles
 from phasegraph.report.study import StudyData
 from phasegraph.report.style import (
+    END_MARKERS,
     INK,
     UNDEFINED,
     cell_edges,
@@ -21,6 +22,7 @@ from phasegraph.report.style import (
     step_axis,
     themed,
 )
+from phasegraph.report.words import ENDS
 from phasegraph.types import Kind, Node
 
 MLP = {"marker": ">", "color": INK, "markersize": 3.5, "linestyle": ""}
@@ -34,7 +36,7 @@ LARGEST = 0.99
 
 @themed
 def draw(study: StudyData) -> Figure:
-    """Draw out- and in-strength of every component (rows, layer 0 at the bottom) over training steps.
+    """Draw out- and in-strength of every node (rows, layer 0 at the bottom) over training steps.
 
     The arrays of the four heatmaps are the estimates of ``roles.parquet``, [N, S], in the order of the nodes.
     """
@@ -47,16 +49,18 @@ def draw(study: StudyData) -> Figure:
             head_panel(axes, "abcd"[2 * row + column], f"{name}, {title}", lift=9)
             step_axis(axes, study.steps, label=row == 1)
             axes.set_xlim(*cell_edges(study.steps)[[0, -1]])
-            bar = figure.colorbar(mesh, ax=axes, aspect=35, pad=0.02, extend="both" if kind == "block" else "min")
+            beyond = kind == "block" or np.nanmax(values, initial=0) > mesh.norm.vmax  # embedding or logits
+            bar = figure.colorbar(mesh, ax=axes, aspect=35, pad=0.02, extend="both" if beyond else "min")
             bar.set_label("sum of weights" if kind == "raw" else "mean log ratio to block median")
             bar.outline.set_visible(False)
             if kind == "raw":
                 plain_log_axis(bar.ax.yaxis)
     for axes in grid[:, 0]:
-        _label_layers(axes, study.nodes)
+        _label_layers(axes, study)
     handles = [
         Patch(color=UNDEFINED, label="undefined: no possible edge, or no peer"),
         Line2D([], [], **MLP, label="MLP"),
+        *(Line2D([], [], **_end(node), label=ENDS[node.kind].removeprefix("the ")) for node in study.ends),
     ]
     handles += phase_handles(study.phases, intervals=False)
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
@@ -65,7 +69,7 @@ def draw(study: StudyData) -> Figure:
 
 def _draw_heatmap(axes: Axes, values: np.ndarray, study: StudyData, kind: str) -> QuadMesh:
     rows = np.arange(len(values) + 1) - 0.5
-    scale = _log_scale(values) if kind == "raw" else _symmetric_scale(values)
+    scale = _log_scale(values[study.components]) if kind == "raw" else _symmetric_scale(values)
     colours = colour_map("viridis" if kind == "raw" else "RdBu_r", UNDEFINED)
     mesh = axes.pcolormesh(cell_edges(study.steps), rows, values, norm=scale, cmap=colours, rasterized=True)
     layers = [node.layer for node in study.nodes]
@@ -77,17 +81,23 @@ def _draw_heatmap(axes: Axes, values: np.ndarray, study: StudyData, kind: str) -
     return mesh
 
 
-def _label_layers(axes: Axes, nodes: list[Node]) -> None:
-    """Name the layers in the middle of their rows, and point at the rows of MLPs."""
-    layers = np.array([node.layer for node in nodes])
-    middles = [np.flatnonzero(layers == layer).mean() for layer in range(layers.max() + 1)]
+def _end(node: Node) -> dict:
+    """Look of what points at the row of the embedding or the logits."""
+    return MLP | {"marker": END_MARKERS[node.kind], "markersize": 4.5}
+
+
+def _label_layers(axes: Axes, study: StudyData) -> None:
+    """Name the layers in the middle of their rows, and point at the rows of MLPs, embedding and logits."""
+    layers = np.array([node.layer for node in study.nodes])
+    middles = [np.flatnonzero(layers == layer).mean() for layer in range(layers[study.components].max() + 1)]
     every = -(-len(middles) // 20)  # at most 20 labels
     axes.set_yticks(middles[::every], [f"{layer}" for layer in range(0, len(middles), every)])
     axes.set_ylabel("layer")
     axes.tick_params(axis="y", pad=8)
-    for node in nodes:
-        if node.kind is Kind.MLP:
-            axes.plot(-0.015, node.index, transform=axes.get_yaxis_transform(), clip_on=False, **MLP)
+    for node in study.nodes:
+        if node.kind is not Kind.HEAD:
+            look = MLP if node.kind is Kind.MLP else _end(node)
+            axes.plot(-0.015, node.index, transform=axes.get_yaxis_transform(), clip_on=False, **look)
 
 
 def _log_scale(values: np.ndarray) -> LogNorm:

@@ -19,14 +19,15 @@ MARKERS = {"weights w": "o", "√w": "s"}
 def draw(study: StudyData) -> Figure:
     """Draw the complementary distribution functions of the weights of all possible edges, Gini and N_eff beside them.
 
-    Eight checkpoints that are evenly spread over the run (fewer if there are fewer); total effects. No line is fitted.
+    Eight checkpoints that are evenly spread over the run (fewer if there are fewer); total effects between components.
+    No line is fitted.
     """
     figure = new_figure(5.0)
     axes = figure.subplot_mosaic([["tails", "gini"], ["tails", "number"]], width_ratios=[1.7, 1])
     steps = [int(study.steps[place]) for place in spread_out(len(study.steps), CHECKPOINTS)]
     concentrations = []
     for step, colour in zip(steps, step_colours(len(steps)), strict=True):
-        weights = study.edges(step)[:, study.mask]  # [17, E]
+        weights = study.edges(step)[:, study.inner_mask]  # [17, E]
         _draw_tail(axes["tails"], weights[0], colour, f"step {step:,}")
         concentrations.append(concentration(weights))
     for name, letter, key, unit in (("gini", "b", 0, "Gini"), ("number", "c", 1, "edges")):
