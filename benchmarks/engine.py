@@ -2,6 +2,7 @@
 
     make bench                                  # about 20 minutes of one core
     python benchmarks/engine.py --quick         # one shape, two repeats
+    python benchmarks/engine.py --summary       # the table in the README
 
 Prints one table, and a second one on growth, and writes benchmarks/engine.json. Models have the exact shape of their
 namesakes and random weights. Seconds are CPU seconds of one torch thread: the median over repeats in which all methods
@@ -32,6 +33,7 @@ from engine_methods.cases import CASES, QUICK, TOTAL, rows_of
 from engine_methods.check import check
 from engine_methods.growth import growth
 from engine_methods.models import PYTHIA, save_random
+from engine_methods.summary import summary
 from engine_methods.table import markdown, number
 
 from phasegraph.edges.memory import keep_freed_memory
@@ -42,7 +44,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="only pythia-14m with 8 x 64, two repeats, no growth")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("engine.json"), help="JSON to write")
+    parser.add_argument(
+        "--summary", action="store_true", help="print the README's table from the JSON, and run nothing"
+    )
     arguments = parser.parse_args()
+    if arguments.summary:
+        print(summary(json.loads(arguments.out.read_text())["rows"]))
+        return
     torch.set_num_threads(1)
     keep_freed_memory()  # as the program does; every method gains
     transformers.utils.logging.set_verbosity_error()

@@ -827,6 +827,8 @@ def test_limits_follow_the_study(study, studies):
     settings = {"task": {"prompts": 128}, "measure": "cosine"}
     said = " ".join(texts.limit_texts(studies["short"], settings))
     assert "Warning: direct effects were not measured" in said and "rough" not in said and "cosine of raw" in said
+    assert "rounding" not in said
+    assert "was run in bfloat16" in " ".join(texts.limit_texts(study, settings | {"dtype": "bfloat16"}))
 
 
 # --- the page ------------------------------------------------------------------------------------------------------

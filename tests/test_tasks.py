@@ -42,6 +42,27 @@ def test_without_a_start_token():
     assert task.first_position == 0
 
 
+def test_a_corrupted_prompt_asks_the_same_and_holds_no_answer():
+    task = induction(prompts=160, reference=1, segment=5, token_range=(1, 9), answers=2)
+    first, second = task.positions["first"], task.positions["second"]
+    np.testing.assert_array_equal(task.corrupted[:, second], task.tokens[:, second])
+    assert (task.corrupted[:, first] != task.tokens[:, first]).all()
+    assert (task.corrupted[:, 0] == 0).all()
+    changed = task.corrupted[:, first]
+    assert (changed.min(), changed.max()) == (1, 8)
+    counts = np.bincount((changed - task.tokens[:, first]).ravel() % 8, minlength=8)
+    assert counts[0] == 0
+    assert stats.chisquare(counts[1:]).pvalue > 0.001
+
+
+def test_answers_are_the_last_tokens_of_the_second_copy():
+    task = induction(prompts=16, reference=1, segment=5, token_range=(1, 64), answers=3)
+    np.testing.assert_array_equal(task.answer_positions, [7, 8, 9])  # they predict positions 8 to 10
+    np.testing.assert_array_equal(task.right, task.tokens[:, task.answer_positions + 1])
+    np.testing.assert_array_equal(task.wrong, task.corrupted[:, task.answer_positions + 1 - 5])
+    assert (task.right != task.wrong).all()
+
+
 def test_tokens_are_uniform():
     tokens = induction(prompts=1600, reference=1, segment=20, token_range=(1, 9)).tokens[:, 1:21]
     counts = np.bincount(tokens.ravel(), minlength=9)[1:]
@@ -49,7 +70,8 @@ def test_tokens_are_uniform():
 
 
 @pytest.mark.parametrize(
-    ("options", "key"), [({"prompts": 20}, "task.prompts"), ({"token_range": (5, 6)}, "token_range")]
+    ("options", "key"),
+    [({"prompts": 20}, "task.prompts"), ({"token_range": (5, 6)}, "token_range"), ({"answers": 4}, "task.answers")],
 )
 def test_a_mistake_names_the_key(options, key):
     with pytest.raises(PhasegraphError, match=key):
@@ -101,7 +123,7 @@ def test_behaviour_against_plain_loops(models, task, name):
 
 def test_behaviour_does_not_depend_on_the_size_of_a_pass(models, task, monkeypatch):
     whole = behaviour(read(models["parallel"]), task)
-    monkeypatch.setattr("phasegraph.tasks.behaviour.PROMPTS_PER_PASS", 5)
+    monkeypatch.setattr("phasegraph.tasks.behaviour.LOGITS_PER_PASS", 5 * 9 * 29)  # five prompts
     for key, value in behaviour(read(models["parallel"]), task).items():
         np.testing.assert_allclose(value, whole[key], atol=1e-6, err_msg=key)
 

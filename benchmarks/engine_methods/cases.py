@@ -18,11 +18,11 @@ from phasegraph.types import GROUPS, Intervention, Measure
 TOTAL, BOTH = "phasegraph total", "phasegraph both"
 DIRECT, BRIDGE = "phasegraph direct", "phasegraph both, bridge"
 SQUARE, SHAPES = "floor, square", "floor, own shapes"
-PAPER, SAME_NODES = "paper", "paper, our nodes"
+PAPER, SAME_NODES, HOOKS = "paper", "paper, our nodes", "hooks"
 ORDER = (
     PAPER,
     SAME_NODES,
-    "hooks",
+    HOOKS,
     "transformer_lens patching",
     "transformer_lens direct path",
     TOTAL,
@@ -108,7 +108,7 @@ def _hook_methods(case: Case, shape: Shape, folder: Path) -> list[Method]:
             f"{len(ablations)} of {number} ablations",
         ),
         Method(
-            "hooks",
+            HOOKS,
             f"total effects of {shape.nodes} nodes",
             lambda: hook_edges(
                 bridge, tokens, reference, intervention=Intervention.MEAN, measure=Measure.VARIANCE, sources=sources

@@ -161,7 +161,6 @@ class _Run:
             def random(first: int = first, removed=removed) -> Tensor:
                 return random_of_same_length(removed(), first, part.tolist())
 
-            self._note(clean, removed(), sources)
             self._walk(self.own, clean, removed, sources, targets, group)
             if self.control:
                 self._walk(self.control, clean, random, sources, targets, group)
@@ -273,7 +272,10 @@ class _Run:
         components = self.components
         to_the_end = bool(effects.answers) or self.measurement.logits
         shared = components.parallel and Effect.DIRECT in effects.edges and not effects.inputs
-        for changed in walk_total(components, clean, removed(), sources, to_the_end):
+        streams = removed()
+        if effects is self.own:
+            self._note(clean, streams, sources)
+        for changed in walk_total(components, clean, streams, sources, to_the_end):
             self._add(effects, Effect.TOTAL, changed, targets, group)
             if shared and changed.source.start >= sources.start_of(changed.layer - 1):
                 self._add(effects, Effect.DIRECT, changed, targets, group)

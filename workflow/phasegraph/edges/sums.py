@@ -99,11 +99,6 @@ class Sums:
                 self.sums[number, :, :, source, columns] += by_group(by_prompt, group).movedim(0, 1)
             self.prompts[source, columns] += len(group)
 
-    def copy(self, other: "Sums", source: slice, layer_columns: slice) -> None:
-        """Take sums of sources and targets from another collection, where both effects are the same."""
-        self.sums[..., source, layer_columns] = other.sums[..., source, layer_columns]
-        self.prompts[source, layer_columns] = other.prompts[source, layer_columns]
-
     def weights(self, variance: Variance, mask: np.ndarray, prompts: int) -> dict[str, np.ndarray]:
         """Turn sums into weights by position span, float32 [GROUPS + 1, N, N] each, 0 outside the mask."""
         sums, signal = self.sums.cpu().numpy(), variance.sums.cpu().numpy()

@@ -42,13 +42,13 @@ PACKAGES = (
 FILES = {
     "metrics.parquet": "metrics of the graph at every checkpoint, with intervals",
     "roles.parquet": "strength and betweenness of every component, with intervals and ranks",
-    "behaviour.parquet": "losses, accuracy and attention scores, with intervals",
+    "behaviour.parquet": "losses, accuracy, attention scores and effects on the answer, with intervals",
     "phases.json": "change tests, segments and their agreement with behaviour",
     "distances.npy": "distances between all checkpoints",
     "replicates.npz": "the metrics without each group of prompts",
     "nodes.tsv": "the components, in the order of rows and columns",
     "mask.npy": "the possible edges",
-    "edges": "the edges of every checkpoint, with their leave-one-group-out replicates",
+    "edges": "the edges of every checkpoint, and what else was measured, with leave-one-group-out replicates",
 }
 """Files of the study that the page links to."""
 

@@ -171,6 +171,12 @@ def limit_texts(study: StudyData, settings: dict) -> list[str]:
             "The cosine of raw outputs follows a constant vector where that holds most of an output's energy, as it "
             "does early in training."
         )
+    if settings.get("dtype", "float32") != "float32":
+        texts.append(
+            f"The model was run in {settings['dtype']}. Its rounding moves edges, weak ones most, and is the "
+            "same for all prompts, so the intervals do not show it; config/README.md states how large it was on a "
+            "trained model."
+        )
     dropped = (study.phases.get("columns") or {}).get("dropped") or {}
     texts += [f"Not in the change test: {name} ({why})." for name, why in dropped.items()]
     return [

@@ -9,7 +9,8 @@ from phasegraph.groups import group_of, leave_one_out
 from phasegraph.tasks.induction import Task
 from phasegraph.types import GROUPS
 
-PROMPTS_PER_PASS = 32
+LOGITS_PER_PASS = 2**24
+"""Bound on the logits that are computed at once; a large vocabulary then takes fewer prompts at a time."""
 
 
 @torch.inference_mode()
@@ -33,10 +34,8 @@ def behaviour(model: PreTrainedModel, task: Task) -> dict[str, np.ndarray]:
           followed its first occurrence (Olsson et al. 2022, "In-context learning and induction heads");
         - ``previous_token`` [GROUPS + 1, L, H]: mean attention to the token before.
     """
-    passes = [
-        _by_prompt(model, torch.from_numpy(part).to(model.device), task)
-        for part in np.array_split(task.tokens, -(-len(task.tokens) // PROMPTS_PER_PASS))
-    ]
+    at_once = max(1, LOGITS_PER_PASS // (task.tokens.shape[1] * model.config.vocab_size))
+    passes = [_by_prompt(model, part, task) for part in torch.from_numpy(task.tokens).to(model.device).split(at_once)]
     group = group_of(len(task.tokens))
     result = {}
     for name in passes[0]:
