@@ -18,6 +18,9 @@ from phasegraph.model.components import Components, logits_of, residual_streams
 _Linear = tuple[Tensor, Tensor]
 """Bias [out] and transposed weight [in, out]: the order in which a matrix product is fastest."""
 
+QUERIES = 64
+"""Positions whose attention is computed at once."""
+
 
 def neox_components(model: PreTrainedModel, length: int) -> Components:
     """Take a GPT-NeoX model apart, for prompts of one length.
@@ -52,10 +55,16 @@ def neox_components(model: PreTrainedModel, length: int) -> Components:
         return qkv.unbind()
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        # Small products, one per head: at the lengths used here not slower than the fused attention kernel.
-        pattern = torch.bmm(q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2))  # [R * H, T, T]
-        pattern = pattern.add_(future).softmax(-1)
-        return torch.bmm(pattern, v.flatten(0, 1)).unflatten(0, (-1, heads)).transpose(1, 2)  # [R, T, H, d_head]
+        # Small products, one per head, which are not slower here than the fused attention kernel; some queries at a
+        # time, so that keys far in their future need not be looked at.
+        z = q.new_empty(len(q), length, heads, q.shape[-1])
+        q, k, v = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)  # [R * H, T, d_head]
+        for start in range(0, length, QUERIES):
+            end = min(start + QUERIES, length)
+            pattern = torch.bmm(q[:, start:end], k[:, :end].transpose(1, 2))  # [R * H, queries, keys]
+            pattern = pattern.add_(future[start:end, :end]).softmax(-1)
+            z[:, start:end] = torch.bmm(pattern, v[:, :end]).unflatten(0, (-1, heads)).transpose(1, 2)
+        return z
 
     def mlp_of(layer: int, y: Tensor) -> Tensor:
         return _linear(activation(_linear(y, layers[layer][1])), layers[layer][2])
