@@ -1,4 +1,4 @@
-"""Train and list the checkpoints of a series: ``python -m phasegraph.series {train,manifest} --help``."""
+"""Train, fetch and list the checkpoints of a series: ``python -m phasegraph.series COMMAND --help``."""
 
 import argparse
 import json
@@ -42,7 +42,39 @@ def _parser() -> argparse.ArgumentParser:
     manifest.add_argument("--out", required=True, type=Path, help="table to write")
     manifest.add_argument("--tokens-per-step", type=int, help="tokens in a training batch, if known")
     manifest.set_defaults(run=_manifest)
+
+    _add_resolve(commands.add_parser("resolve", help="find the commit of every step in a repository of a hub"))
+    _add_fetch(commands.add_parser("fetch", help="put one commit's weights and configuration into a folder"))
     return parser
+
+
+def _add_resolve(resolve: argparse.ArgumentParser) -> None:
+    resolve.add_argument("--repo", required=True, help="repository, as owner/name")
+    resolve.add_argument(
+        "--revisions",
+        default="step{step}",
+        help="pattern with {step} or {index}, {tokens}, {stage} (default: step{step}), or JSON: revisions by step",
+    )
+    resolve.add_argument(
+        "--steps", help="a grid (pythia, pythia-linear), 0,1,2,4, or JSON with start, stop, every (default: all)"
+    )
+    resolve.add_argument("--steps-per-index", type=int, default=1, help="what {index} is multiplied by (default: 1)")
+    resolve.add_argument("--tokens-per-step", type=int, help="tokens in a training batch, if known")
+    resolve.add_argument("--allow-missing", action="store_true", help="list steps without a revision, without a commit")
+    resolve.add_argument("--update", action="store_true", help="forget the commits that --out holds already")
+    resolve.add_argument("--out", required=True, type=Path, help="table to write; what it holds already stays pinned")
+    resolve.set_defaults(run=_resolve)
+
+
+def _add_fetch(fetch: argparse.ArgumentParser) -> None:
+    fetch.add_argument("--pins", type=Path, help="table that resolve wrote; with --step")
+    fetch.add_argument("--step", type=int, help="which row of it")
+    fetch.add_argument("--repo", help="repository, as owner/name; with --commit, instead of --pins and --step")
+    fetch.add_argument("--commit", help="full commit")
+    fetch.add_argument("--out", required=True, type=Path, help="folder for config.json and model.safetensors")
+    fetch.add_argument("--downloads", type=Path, help="folder for downloads (default: .downloads beside --out)")
+    fetch.add_argument("--keep", action="store_true", help="keep the downloaded files there")
+    fetch.set_defaults(run=_fetch)
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +114,70 @@ def _manifest(arguments: argparse.Namespace) -> None:
     from phasegraph.series.manifest import write_manifest
 
     write_manifest(arguments.folders, arguments.out, arguments.tokens_per_step)
+
+
+def _json(text: str, option: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise PhasegraphError(f"{option} is not JSON ({error}): {text}") from error
+
+
+def _schedule(text: str | None) -> list[int] | None:
+    from phasegraph.series.grids import series_steps
+
+    if text is None:
+        return None
+    if text.startswith(("{", "[")):
+        return series_steps(_json(text, "--steps"), "--steps")
+    return series_steps(_steps(text) if text[:1].isdigit() else text, "--steps")
+
+
+def _revisions(text: str) -> str | dict[int, str]:
+    if not (text.startswith("{") and '"' in text):  # a pattern may begin with a field
+        return text
+    table = _json(text, "--revisions")
+    if not all(step.isdigit() and isinstance(revision, str) for step, revision in table.items()):
+        raise PhasegraphError(f'--revisions must give a revision for each step, as in {{"0": "init"}}, not {text}')
+    return {int(step): revision for step, revision in table.items()}
+
+
+def _resolve(arguments: argparse.Namespace) -> None:
+    from phasegraph.series.hub import resolve
+    from phasegraph.series.pins import read_pins, write_pins
+
+    _quiet()
+    known = read_pins(arguments.out) if arguments.out.is_file() and not arguments.update else ()
+    pins = resolve(
+        arguments.repo,
+        _revisions(arguments.revisions),
+        _schedule(arguments.steps),
+        steps_per_index=arguments.steps_per_index,
+        tokens_per_step=arguments.tokens_per_step,
+        known=known,
+        allow_missing=arguments.allow_missing,
+    )
+    write_pins(pins, arguments.out)
+
+
+def _fetch(arguments: argparse.Namespace) -> None:
+    from phasegraph.series.hub import fetch
+    from phasegraph.series.pins import pin_of
+
+    _quiet()
+    repo, commit = arguments.repo, arguments.commit
+    if arguments.pins is not None and arguments.step is not None:
+        pin = pin_of(arguments.pins, arguments.step)
+        repo, commit = pin.repo, pin.commit
+    if not repo or not commit:
+        raise PhasegraphError("say what to fetch: --pins with --step, or --repo with --commit")
+    fetch(repo, commit, arguments.out, downloads=arguments.downloads, keep=arguments.keep)
+
+
+def _quiet() -> None:
+    """Keep every request's address, which may hold a signature, out of the log."""
+    for name in ("httpx", "httpx2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":
