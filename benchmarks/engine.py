@@ -2,6 +2,7 @@
 
     make bench                                  # about 20 minutes of one core
     python benchmarks/engine.py --quick         # one shape, two repeats
+    python benchmarks/engine.py --only pythia-14m   # one model again, for instance on a quieter machine
     python benchmarks/engine.py --summary       # the table in the README
 
 Prints one table, and a second one on growth, and writes benchmarks/engine.json. Models have the exact shape of their
@@ -44,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="only pythia-14m with 8 x 64, two repeats, no growth")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("engine.json"), help="JSON to write")
+    parser.add_argument("--only", choices=sorted(PYTHIA), help="measure this model anew and keep the JSON's other rows")
     parser.add_argument(
         "--summary", action="store_true", help="print the README's table from the JSON, and run nothing"
     )
@@ -54,18 +56,25 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()  # as the program does; every method gains
     transformers.utils.logging.set_verbosity_error()
-    cases = QUICK if arguments.quick else CASES
+    cases = QUICK if arguments.quick else [case for case in CASES if arguments.only in (None, case.model)]
+    before = json.loads(arguments.out.read_text()) if arguments.only else {"rows": []}
     result: dict = {"machine": machine()}
     with tempfile.TemporaryDirectory() as temporary:
         store = Path(temporary)
         folders = {name: save_random(PYTHIA[name], store / name) for name in {case.model for case in cases}}
+        small = folders.get("pythia-14m") or save_random(PYTHIA["pythia-14m"], store / "pythia-14m")
         say("comparing the methods' numbers")
-        result["largest_differences"] = check(folders["pythia-14m"])
+        result["largest_differences"] = check(small)
         result["rows"] = []
         for case in cases:
             title = f"{case.model} {' and '.join(map(str, case.prompts))} x {case.length}"
             result["rows"] += rows_of(case, folders[case.model], lambda line, title=title: say(f"{title}: {line}"))
-        result["growth"] = [] if arguments.quick else growth(store, 3, lambda line: say(f"growth: {line}"))
+        result["rows"] += [row for row in before["rows"] if row["shape"] not in folders]
+        result["rows"].sort(key=lambda row: row["shape"])  # stable: within a model the order of the cases
+        if arguments.only:
+            result["growth"] = before["growth"]
+        else:
+            result["growth"] = [] if arguments.quick else growth(store, 3, lambda line: say(f"growth: {line}"))
     result["machine"]["load_average_at_end"] = os.getloadavg()
     with atomic(arguments.out) as path:
         path.write_text(json.dumps(result, indent=1) + "\n")
