@@ -153,7 +153,7 @@ CASES = {  # module text, and what else
 }
 
 PLAIN_CASES = {  # where a fork of the server would not be like a fresh interpreter
-    "other-environment": {"text": STATE, "environment": {"HF_HUB_OFFLINE": "1"}},
+    "other-environment": {"text": STATE, "environment": {"HF_HOME": "/nowhere"}},
     "other-hash-seed": {"text": STATE, "environment": {"PYTHONHASHSEED": "1"}},
     "other-path": {"text": STATE, "environment": {"PYTHONPATH": "/nowhere"}},
     "options": {"text": "print(__debug__)", "options": ["-O"]},
