@@ -12,6 +12,7 @@ from scipy.stats import kendalltau, spearmanr
 
 from phasegraph.errors import PhasegraphError
 from phasegraph.jackknife import delete_group
+from phasegraph.model.nodes import nodes_of
 from phasegraph.network import distances, graph, metrics, roles, scores
 from phasegraph.network.__main__ import main
 from phasegraph.types import Kind, Node
@@ -20,16 +21,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 
 def components(layers=6, heads=4):
-    return [
-        Node(index, layer, Kind.MLP if head == heads else Kind.HEAD, None if head == heads else head)
-        for index, (layer, head) in enumerate(itertools.product(range(layers), range(heads + 1)))
-    ]
-
-
-def with_ends(nodes):
-    """The same nodes between embedding and logits."""
-    inner = [Node(node.index + 1, node.layer, node.kind, node.head) for node in nodes]
-    return [Node(0, -1, Kind.EMBED), *inner, Node(len(nodes) + 1, nodes[-1].layer + 1, Kind.LOGITS)]
+    return nodes_of(layers, heads)
 
 
 def mask_of(nodes):
@@ -88,7 +80,7 @@ def test_a_wrong_nodes_file_is_named(tmp_path, old, new):
 
 def test_embedding_and_logits_have_their_places(tmp_path):
     path = tmp_path / "nodes.tsv"
-    nodes = with_ends(components(layers=2, heads=2))
+    nodes = nodes_of(2, 2, embed=True, logits=True)
     for ends in (nodes, nodes[:-1], [Node(n.index - 1, n.layer, n.kind, n.head) for n in nodes[1:]]):
         save_nodes(path, ends)
         assert graph.read_nodes(path) == ends
@@ -107,7 +99,7 @@ def test_embedding_and_logits_have_their_places(tmp_path):
         path.write_text(good.replace(old, new))
         with pytest.raises(PhasegraphError, match=r"nodes\.tsv: line"):
             graph.read_nodes(path)
-    only = with_ends(components(layers=1))
+    only = nodes_of(1, 4, embed=True, logits=True)
     with pytest.raises(PhasegraphError, match="no edge between components"):
         graph.between_components(mask_of(only), graph.are_components(only))
 
@@ -374,7 +366,7 @@ def test_jaccard_is_corrected_for_chance():
 
 
 def test_strengths_with_embedding_and_logits_by_hand():
-    nodes = with_ends(components(layers=2, heads=1))  # embed, L0H0, L0MLP, L1H0, L1MLP, logits
+    nodes = nodes_of(2, 1, embed=True, logits=True)  # embed, L0H0, L0MLP, L1H0, L1MLP, logits
     edges = np.zeros((1, 6, 6))
     edges[0, 0, 1:] = 5, 4, 3, 2, 1
     edges[0, 1, 3:], edges[0, 2, 3:], edges[0, 3:5, 5] = (7, 8, 9), (0.5, 1, 2), (4, 6)
@@ -605,7 +597,7 @@ def test_the_same_command_gives_the_same_bytes(gathered, tmp_path, monkeypatch):
 
 
 def test_embedding_and_logits_change_nothing_between_components(gathered, tmp_path, monkeypatch):
-    nodes = with_ends(components())
+    nodes = nodes_of(6, 4, embed=True, logits=True)
     mask = mask_of(nodes)
     (tmp_path / "edges").mkdir()
     save_nodes(tmp_path / "nodes.tsv", nodes)

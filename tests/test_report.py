@@ -23,6 +23,7 @@ from scipy.stats import kendalltau
 
 from phasegraph.errors import PhasegraphError
 from phasegraph.jackknife import delete_group
+from phasegraph.model.nodes import nodes_of
 from phasegraph.network.checkpoint import checkpoint
 from phasegraph.network.gather import Outputs, gather
 from phasegraph.phases.study import Settings, run_study
@@ -31,7 +32,7 @@ from phasegraph.report.catalogue import FIGURES, MANIFEST, PAGE_DIRECT_FILES, PA
 from phasegraph.report.figures.graphs import chosen_edges, end_edges, places
 from phasegraph.report.page import write_page
 from phasegraph.report.study import StudyData
-from phasegraph.types import GROUPS, Effect, Kind, Node
+from phasegraph.types import GROUPS, Effect, Kind
 
 LAYERS, HEADS, COUNT = 3, 3, 40
 
@@ -40,16 +41,7 @@ LAYERS, HEADS, COUNT = 3, 3, 40
 
 
 def components(layers=LAYERS, heads=HEADS):
-    return [
-        Node(index, layer, Kind.MLP if head == heads else Kind.HEAD, None if head == heads else head)
-        for index, (layer, head) in enumerate(itertools.product(range(layers), range(heads + 1)))
-    ]
-
-
-def with_ends(nodes):
-    """The same nodes between embedding and logits."""
-    inner = [Node(node.index + 1, node.layer, node.kind, node.head) for node in nodes]
-    return [Node(0, -1, Kind.EMBED), *inner, Node(len(nodes) + 1, nodes[-1].layer + 1, Kind.LOGITS)]
+    return nodes_of(layers, heads)
 
 
 def leave_one_out(groups):
@@ -63,7 +55,7 @@ def make_study(folder, *, count, direct=True, heads=HEADS, learns=True, ends=Fal
     With ends, embedding and logits are nodes, and effects on the answer are measured.
     """
     rng = np.random.default_rng(seed)
-    nodes = with_ends(components(heads=heads)) if ends else components(heads=heads)
+    nodes = nodes_of(LAYERS, heads, embed=ends, logits=ends)
     grower = int(ends)  # L0H0
     layer = np.array([node.layer for node in nodes])
     mask = layer[:, None] < layer

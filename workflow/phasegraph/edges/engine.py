@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from phasegraph.edges.answer import AnswerSums
+from phasegraph.edges.answer import AnswerSums, CleanAnswer
+from phasegraph.edges.layout import Layout
 from phasegraph.edges.memory import BUDGET, Cuts, cut
 from phasegraph.edges.passes import (
     Clean,
@@ -25,14 +26,14 @@ from phasegraph.edges.passes import (
     random_of_same_length,
     taken_away,
 )
-from phasegraph.edges.sums import Layout, Sums, Targets, Variance
+from phasegraph.edges.sums import Sums, Targets, Variance
 from phasegraph.edges.walks import Changed, Sources, walk_direct, walk_total
 from phasegraph.errors import PhasegraphError
 from phasegraph.groups import group_of
 from phasegraph.model.components import Components
 from phasegraph.model.nodes import mask_of, nodes_of
 from phasegraph.tasks.induction import Task
-from phasegraph.types import Answer, Effect, Intervention, Kind, Measurement
+from phasegraph.types import GROUPS, Answer, Effect, Intervention, Kind, Measurement
 
 ALL = ""
 """Name of the span of all measured positions."""
@@ -114,12 +115,9 @@ class _Run:
         tokens_per_call: int | None,
     ):
         self.components, self.task, self.measurement = components, task, measurement
-        self.layout = Layout(
-            components.n_layers, components.n_heads, embed=measurement.embed, logits=measurement.logits
-        )
-        self.nodes = nodes_of(
-            components.n_layers, components.n_heads, embed=measurement.embed, logits=measurement.logits
-        )
+        ends = {"embed": measurement.embed, "logits": measurement.logits}
+        self.layout = Layout(components.n_layers, components.n_heads, **ends)
+        self.nodes = nodes_of(components.n_layers, components.n_heads, **ends)
         self.mask = mask_of(self.nodes, components.parallel)
         self.device = components.unembedding.device
         self.tokens = torch.as_tensor(task.tokens).to(self.device)  # [P, T]
@@ -139,31 +137,28 @@ class _Run:
 
     def measure(self, part: Tensor) -> None:
         """Ablate every node on the prompts with these indices, int64 [B]."""
-        components, task = self.components, self.task
+        components = self.components
         group = self.group[part.to(self.device)]
         clean = clean_pass(components, self.tokens[part.to(self.device)])
         if not torch.isfinite(clean.after[-1]).all():
             raise PhasegraphError("the model's outputs are not finite; take this checkpoint out of the series")
         targets = Targets(self.layout, clean, self.means, self.readout)
         self.variance.add(targets, group)
-        answer = [torch.as_tensor(array[part.numpy()]).to(self.device) for array in (task.right, task.wrong)]
-        for effects in filter(None, (self.own, self.control)):
-            for sums in effects.answers.values():
-                sums.start(clean.after[-1], torch.as_tensor(task.answer_positions).to(self.device), *answer, group)
+        answer = self._clean_answer(clean, part) if self.measurement.answer else None
         replacement = self._replacement(part)
         for first in range(0, self.layout.sources, self.cuts.sources):
             last = min(first + self.cuts.sources, self.layout.sources)
-            sources = Sources(first, last, self.cuts.rows, self.measurement.embed, components.n_heads + 1)
+            sources = Sources(first, last, self.cuts.rows, self.layout)
 
             def removed(first: int = first, last: int = last) -> Tensor:
-                return taken_away(components, clean, replacement, first, last, self.measurement.embed)
+                return taken_away(components, clean, replacement, first, last, self.layout)
 
             def random(first: int = first, removed=removed) -> Tensor:
                 return random_of_same_length(removed(), first, part.tolist())
 
-            self._walk(self.own, clean, removed, sources, targets, group)
+            self._walk(self.own, clean, removed, sources, targets, answer, group)
             if self.control:
-                self._walk(self.control, clean, random, sources, targets, group)
+                self._walk(self.control, clean, random, sources, targets, answer, group)
 
     def check(self) -> None:
         """Make sure that every ablation was made on every prompt, and say which of them had nothing to take away.
@@ -209,7 +204,7 @@ class _Run:
                 mask = self.mask & [node.kind is Kind.HEAD for node in self.nodes]
                 result[f"direct.{name}"] = sums.weights(self.variance, mask, prompts)[ALL]
             for effect, sums in effects.answers.items():
-                for kind, values in sums.means().items():
+                for kind, values in sums.means(prompts // GROUPS * len(self.task.answer_positions)).items():
                     padded = np.pad(values, [(0, 0), (0, self.layout.size - self.layout.sources)])
                     result[f"{prefix}answer.{kind}.{effect}"] = padded.astype(np.float32)
         return result
@@ -237,11 +232,15 @@ class _Run:
             edges={e: Sums(measurement.measure, layout, self.spans, self.device) for e in effects},
             inputs={i: Sums(measurement.measure, layout, whole, self.device) for i in ("qkv" if inputs else "")},
             answers={
-                e: AnswerSums(measurement.answer, self.components, layout.sources)
-                for e in effects
-                if measurement.answer
+                e: AnswerSums(measurement.answer, layout.sources, self.device) for e in effects if measurement.answer
             },
         )
+
+    def _clean_answer(self, clean: Clean, part: Tensor) -> CleanAnswer:
+        task = self.task
+        arrays = (task.answer_positions, task.right[part.numpy()], task.wrong[part.numpy()])
+        tokens = (torch.as_tensor(array).to(self.device) for array in arrays)
+        return CleanAnswer(self.measurement.answer, self.components, clean.after[-1], *tokens)
 
     def _replacement(self, part: Tensor) -> Outputs | None:
         """Give what is put in the place of the nodes' outputs on prompts with these indices."""
@@ -266,19 +265,32 @@ class _Run:
                     total[source] += torch.linalg.vector_norm(change.float(), dim=(1, 2, 3)).square().cpu().numpy()
 
     def _walk(
-        self, effects: _Effects, clean: Clean, removed, sources: Sources, targets: Targets, group: Tensor
+        self,
+        effects: _Effects,
+        clean: Clean,
+        removed,
+        sources: Sources,
+        targets: Targets,
+        answer: CleanAnswer | None,
+        group: Tensor,
     ) -> None:
         """Carry a slab of ablations through the layers, and add what changes to the sums of each effect."""
+
+        def add(effect: Effect, changed: Changed) -> None:
+            effects.edges[effect].add(changed.source, targets.compare(changed), group)
+            if changed.last is not None and answer:
+                effects.answers[effect].add(changed.source, answer.effects(changed.last), group)
+
         components = self.components
-        to_the_end = bool(effects.answers) or self.measurement.logits
+        to_the_end = answer is not None or self.measurement.logits
         shared = components.parallel and Effect.DIRECT in effects.edges and not effects.inputs
         streams = removed()
         if effects is self.own:
             self._note(clean, streams, sources)
         for changed in walk_total(components, clean, streams, sources, to_the_end):
-            self._add(effects, Effect.TOTAL, changed, targets, group)
+            add(Effect.TOTAL, changed)
             if shared and changed.source.start >= sources.start_of(changed.layer - 1):
-                self._add(effects, Effect.DIRECT, changed, targets, group)
+                add(Effect.DIRECT, changed)
         if Effect.DIRECT in effects.edges:
             walk = walk_direct(
                 components,
@@ -290,11 +302,6 @@ class _Run:
                 inputs=bool(effects.inputs),
             )
             for changed in walk:
-                self._add(effects, Effect.DIRECT, changed, targets, group)
+                add(Effect.DIRECT, changed)
                 for name, sums in effects.inputs.items():
                     sums.add(changed.source, targets.by_input(changed, name), group)
-
-    def _add(self, effects: _Effects, effect: Effect, changed: Changed, targets: Targets, group: Tensor) -> None:
-        effects.edges[effect].add(changed.source, targets.compare(changed), group)
-        if changed.last is not None and effects.answers:
-            effects.answers[effect].add(changed.source, changed.last)

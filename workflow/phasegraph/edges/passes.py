@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from phasegraph.edges.layout import Layout
 from phasegraph.model.components import Components
 
 
@@ -103,7 +104,7 @@ def mean_outputs(
 
 
 def taken_away(
-    components: Components, clean: Clean, replacement: Outputs | None, first: int, last: int, embed: bool
+    components: Components, clean: Clean, replacement: Outputs | None, first: int, last: int, layout: Layout
 ) -> Tensor:
     """Give what the ablation of each node takes out of the residual stream: its contribution less the replacement's.
 
@@ -115,20 +116,18 @@ def taken_away(
         What is put in the place of the nodes' outputs (shapes that broadcast); None for nothing.
     first, last
         Nodes ``first <= u < last`` are wanted.
-    embed
-        Whether node 0 is the embedding.
+    layout
+        Which node is which.
 
     Returns
     -------
     Tensor, shape [last - first, B, T, D]
     """
-    per_layer = components.n_heads + 1
     result = clean.before[0].new_empty(last - first, *clean.before[0].shape)
-    if embed and first == 0:
+    if layout.embed and first == 0:
         result[0] = _less(clean.before[0], replacement and replacement.embed)
     for layer in range(components.n_layers):
-        start = embed + layer * per_layer
-        mlp = start + components.n_heads
+        start, mlp = layout.heads(layer).start, layout.mlp(layer).start
         heads = slice(max(first - start, 0), max(min(last, mlp) - start, 0))
         if heads.start < heads.stop:
             z = _less(clean.z[layer], replacement and replacement.z[layer])[:, :, heads]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from phasegraph.edges.layout import Layout
 from phasegraph.edges.passes import Clean
 from phasegraph.model.components import Components
 
@@ -19,15 +20,19 @@ class Sources:
     """Index after the last node."""
     rows: int
     """Ablations per call of a layer."""
-    embed: bool
-    """Whether node 0 is the embedding."""
-    per_layer: int
-    """Nodes in a layer, H + 1."""
+    layout: Layout
+    """Which node is which."""
 
     def start_of(self, layer: int) -> int:
         """Index of a layer's first node, as far as the walk carries it; layer -1 is the embedding."""
-        start = self.embed + layer * self.per_layer if layer >= 0 else 0
-        return min(max(start, self.first), self.last)
+        return self._carried(self.layout.heads(layer).start if layer >= 0 else 0)
+
+    def mlp_of(self, layer: int) -> int:
+        """Index of a layer's MLP, behind its heads, as far as the walk carries it."""
+        return self._carried(self.layout.mlp(layer).start)
+
+    def _carried(self, node: int) -> int:
+        return min(max(node, self.first), self.last)
 
     def slices(self, start: int, stop: int) -> Iterator[slice]:
         """Cut nodes ``start <= u < stop`` into slices."""
@@ -82,7 +87,7 @@ def walk_total(
     Changed
     """
     place = sources.place
-    if sources.embed and sources.first == 0:
+    if sources.layout.embed and sources.first == 0:
         streams[0] = clean.before[0] - streams[0]
     for layer in range(components.n_layers):
         update = to_the_end or layer < components.n_layers - 1
@@ -101,13 +106,12 @@ def walk_total(
             x.copy_(middle.add_(mlp))
         own, end = sources.start_of(layer), sources.start_of(layer + 1)
         if not components.parallel:  # the MLP still sees the ablation of a head of its own layer
-            heads_end = min(max(sources.embed + layer * sources.per_layer + components.n_heads, own), end)
-            for source in sources.slices(own, heads_end):
+            for source in sources.slices(own, sources.mlp_of(layer)):
                 middle = clean.middle[layer] - streams[place(source)]
                 mlp = _flat(components.mlp, layer, middle)
                 yield Changed(source, layer, mlp=mlp)
                 streams[place(source)] = middle.add_(mlp)
-            own = heads_end
+            own = sources.mlp_of(layer)
         streams[place(slice(own, end))] = clean.after[layer] - streams[place(slice(own, end))]
     if to_the_end:
         for source in sources.before(components.n_layers):
@@ -158,9 +162,7 @@ def walk_direct(
             else:
                 yield Changed(source, layer, _flat(components.attention, layer, x))
         if not components.parallel:
-            end = sources.start_of(layer + 1)
-            heads_end = min(max(sources.embed + layer * sources.per_layer + components.n_heads, sources.first), end)
-            for source in sources.slices(sources.first, heads_end):
+            for source in sources.slices(sources.first, sources.mlp_of(layer)):
                 mlp = _flat(components.mlp, layer, clean.middle[layer] - removed[place(source)])
                 yield Changed(source, layer, mlp=mlp)
 

@@ -87,7 +87,8 @@ def components_of(model: PreTrainedModel, length: int) -> Components:
     with torch.inference_mode():
         if model.config.model_type == "gpt_neox":
             fast = neox_components(model, length)
-            gap = max(neox_difference(model, fast, tokens), _inconsistency(fast, tokens))
+            streams = residual_streams(fast, tokens)
+            gap = max(neox_difference(model, fast, tokens, streams), _inconsistency(fast, streams[:-1]))
             if gap <= tolerance:
                 return fast
             print(f"the fast path is off by {gap:.1e}, using the bridge's own modules", file=sys.stderr)
@@ -167,9 +168,12 @@ def _bridge_components(model: PreTrainedModel, length: int, tokens: Tensor, tole
     try:
         bridge = _bridge(model)
         components = bridge_components(bridge, length)
+        *streams, last = residual_streams(components, tokens)
         gaps = {
-            "its node outputs do not add up to its residual stream": _bridge_difference(bridge, components, tokens),
-            "its attention cannot be taken apart": _inconsistency(components, tokens),
+            "its node outputs do not add up to its residual stream": _bridge_difference(
+                bridge, components, tokens, last
+            ),
+            "its attention cannot be taken apart": _inconsistency(components, streams),
         }
     except PhasegraphError:
         raise
@@ -183,18 +187,17 @@ def _bridge_components(model: PreTrainedModel, length: int, tokens: Tensor, tole
     return components
 
 
-def _bridge_difference(bridge: TransformerBridge, components: Components, tokens: Tensor) -> float:
+def _bridge_difference(bridge: TransformerBridge, components: Components, tokens: Tensor, last: Tensor) -> float:
     """Compare embedding plus node outputs with the residual stream that the model computes, and its logits."""
     kept: list[Tensor] = []
     logits = bridge.run_with_hooks(tokens, fwd_hooks=[("ln_final.hook_in", lambda x, hook: kept.append(x))])
-    last = residual_streams(components, tokens)[-1]
     return max(_gap(kept[0], last), _gap(logits, logits_of(components, last)))
 
 
-def _inconsistency(components: Components, tokens: Tensor) -> float:
+def _inconsistency(components: Components, streams: list[Tensor]) -> float:
     """Compare attention with its own parts: heads that add up, and queries, keys and values that give z."""
     gaps = []
-    for layer, x in enumerate(residual_streams(components, tokens)[:-1]):
+    for layer, x in enumerate(streams):
         z = components.attention(layer, x)
         written = components.project(layer, z) - components.project(layer, torch.zeros_like(z))
         by_head = torch.einsum("rthf,hfd->rtd", z, components.head_weights[layer])

@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN, GELUActivation
 
-from phasegraph.model.components import Components, logits_of, residual_streams
+from phasegraph.model.components import Components, logits_of
 
 _Linear = tuple[Tensor, Tensor]
 """Bias [out] and transposed weight [in, out]: the order in which a matrix product is fastest."""
@@ -91,7 +91,7 @@ def neox_components(model: PreTrainedModel, length: int) -> Components:
     )
 
 
-def neox_difference(model: PreTrainedModel, components: Components, tokens: Tensor) -> float:
+def neox_difference(model: PreTrainedModel, components: Components, tokens: Tensor, streams: list[Tensor]) -> float:
     """Compare the residual stream after every layer, and the logits, with those of the model itself.
 
     Returns
@@ -100,7 +100,6 @@ def neox_difference(model: PreTrainedModel, components: Components, tokens: Tens
         Largest difference relative to the largest value; infinite if the model's own outputs are not finite.
     """
     output = model(tokens, output_hidden_states=True, use_cache=False)
-    streams = residual_streams(components, tokens)
     # transformers' last hidden state is already normalised; the logits stand for it
     expected = (*output.hidden_states[:-1], output.logits)
     found = (*streams[:-1], logits_of(components, streams[-1]))
