@@ -32,3 +32,7 @@ rule all:
     input:
         expand("results/{study}/report.html", study=STUDIES),
         expand("results/{study}/run_config.yaml", study=STUDIES),
+        expand(
+            "results/series/{series}/tokenizer/source.json",
+            series=[name for name, plan in PLANS.items() if plan.pins],
+        ),

@@ -17,6 +17,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+TURN = 1 << 17
+"""Bytes that are sent at a time where the rate is limited."""
+
 
 class Content:
     """The bytes of a file, in parts that several files may share."""
@@ -58,7 +61,8 @@ class Fault:
     """What goes wrong, with the next `times` requests whose path contains `where`.
 
     cut: the connection is closed after `at` bytes. reset: as cut, but by a TCP reset. stall: it stays open and silent.
-    wrong: a byte in the middle is another. A number: this HTTP status. huge: the listing states a size of `at`.
+    wrong: a byte in the middle is another. no ranges: a range is ignored. A number: this HTTP status.
+    huge: the listing states a size of `at`.
     """
 
     kind: str | int
@@ -76,12 +80,40 @@ class Request:
     token: str | None
     status: int = 0
     sent: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class Line:
+    """How fast it answers: bytes per second in total and per connection, seconds per request and new connection."""
+
+    rate: float | None = None
+    each: float | None = None
+    latency: float = 0.0
+
+
+class Pace:
+    """Gives everybody who sends through it a turn, so that together they send `rate` bytes per second."""
+
+    def __init__(self, rate: float | None) -> None:
+        self.rate, self._free, self._lock = rate, 0.0, threading.Lock()
+
+    def turn(self, size: int) -> float:
+        """Take the next turn; when it begins."""
+        if not self.rate:
+            return 0.0
+        with self._lock:
+            began = max(self._free, time.monotonic())
+            self._free = began + size / self.rate
+        return began
 
 
 class Hub:
     """Repositories, faults and the list of requests."""
 
     def __init__(self) -> None:
+        self.line = Line()
+        self.pace = Pace(None)
         self.repos: dict[str, Repo] = {}
         self.renamed: dict[str, str] = {}
         self.faults: list[Fault] = []
@@ -95,6 +127,10 @@ class Hub:
 
     def fault(self, kind: str | int, where: str, **settings: object) -> None:
         self.faults.append(Fault(kind, where, **settings))
+
+    def limit(self, line: Line) -> None:
+        """Be slower for connections that are made from now on."""
+        self.line, self.pace = line, Pace(line.rate)
 
     def take(self, path: str, *kinds: object) -> Fault | None:
         """Use up one fault for a path."""
@@ -138,6 +174,12 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: Hub
+    disable_nagle_algorithm = True
+
+    def setup(self) -> None:
+        super().setup()
+        self.pace = Pace(self.hub.line.each)
+        time.sleep(self.hub.line.latency)  # what the handshake takes
 
     def do_HEAD(self) -> None:
         self._begin()
@@ -150,6 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.request_log = Request(self.command, path, self.headers.get("Range"), token)
         self.hub.requests.append(self.request_log)
+        time.sleep(self.hub.line.latency)
         if fault := self.hub.take(path, int):
             self.answer(fault.kind, b"later", fault.headers)
         else:
@@ -171,26 +214,39 @@ class _Handler(BaseHTTPRequestHandler):
     def send(self, content: Content, path: str, headers: Mapping[str, str]) -> None:
         """Send a file or the range that was asked for, with the fault that is due."""
         start, match = 0, re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if match and self.hub.take(path, "no ranges"):
+            match = None
         if match:
             start = int(match[1])
-        if start >= content.size > 0:
-            return self.answer(416, b"", {"Content-Range": f"bytes */{content.size}"})
+        size = sum(map(len, content.parts))
+        if start >= size > 0:
+            return self.answer(416, b"", {"Content-Range": f"bytes */{size}"})
         fault = self.hub.take(path, "cut", "reset", "stall", "wrong") if self.command == "GET" else None
         self.request_log.status = 206 if match else 200
         self.send_response(self.request_log.status)
-        ranges = {"Content-Range": f"bytes {start}-{content.size - 1}/{content.size}"} if match else {}
-        stated = {"Content-Length": str(content.size - start), "Accept-Ranges": "bytes", **ranges, **headers}
+        ranges = {"Content-Range": f"bytes {start}-{size - 1}/{size}"} if match else {}
+        stated = {"Content-Length": str(size - start), "Accept-Ranges": "bytes", **ranges, **headers}
         for name, value in stated.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":
             return None
         for piece in self._pieces(content, start, fault):
-            self.wfile.write(piece)
+            self._send_in_turn(memoryview(piece))
             self.request_log.sent += len(piece)
         if fault and fault.kind != "wrong":
             self._break(fault)
         return None
+
+    def _send_in_turn(self, piece: memoryview) -> None:
+        if not (self.pace.rate or self.hub.pace.rate):
+            self.wfile.write(piece)
+            return
+        for start in range(0, len(piece), TURN):
+            part = piece[start : start + TURN]
+            begins = max(self.pace.turn(len(part)), self.hub.pace.turn(len(part)))
+            time.sleep(max(0.0, begins - time.monotonic()))
+            self.wfile.write(part)
 
     def _pieces(self, content: Content, start: int, fault: Fault | None) -> Iterator[memoryview | bytes]:
         if fault is None:
@@ -220,11 +276,10 @@ class _Front(_Handler):
     """Listings, small files, and redirects to large ones."""
 
     def route(self, path: str, token: str | None) -> None:
-        if path.startswith("/api/models/"):
-            rest = path.removeprefix("/api/models/")
-            match = re.fullmatch(r"([^/]+/[^/]+)(?:/(refs|tree|revision)(?:/(.+))?)?", rest)
-        else:
-            match = re.fullmatch(r"/([^/]+/[^/]+)/(resolve)/(.+)", path)
+        if path == "/api/agent-harnesses":  # the client asks once a day, for what it says of itself
+            return self.json({"standardEnvVars": [], "harnesses": {}})
+        listing = r"/api/models/([^/]+/[^/]+)(?:/(refs|tree|revision)(?:/(.+))?)?"
+        match = re.fullmatch(listing, path) or re.fullmatch(r"/([^/]+/[^/]+)/(resolve)/(.+)", path)
         if match and match[1] in self.hub.renamed:
             return self.answer(307, b"", {"Location": self.path.replace(match[1], self.hub.renamed[match[1]])})
         repo = self.hub.repos.get(match[1]) if match else None

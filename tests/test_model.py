@@ -24,6 +24,7 @@ from phasegraph.model.components import bridge_components, logits_of, residual_s
 from phasegraph.model.load import compare_with_bridge, components_of, device_of, load, read
 from phasegraph.model.neox import neox_components
 from phasegraph.model.nodes import is_parallel, mask_of, nodes_of, write_nodes
+from phasegraph.series.fault import CheckpointFault, write_fault
 from phasegraph.types import Kind
 
 EVERY = ["parallel", "sequential", "gpt2", "opt", "llama", "gptj"]
@@ -241,12 +242,74 @@ def test_infinite_weights_are_refused(models, tmp_path):
     tensors = load_file(tmp_path / "40" / "model.safetensors")
     tensors["gpt_neox.layers.1.mlp.dense_h_to_4h.weight"][0, 0] = torch.inf
     save_file(tensors, tmp_path / "40" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointFault, match=r"mlp.dense_h_to_4h.weight holds infinite or NaN weights") as error:
+        read(tmp_path / "40")
+    assert error.value.kind == "not finite"
+
+
+def test_finite_weights_whose_outputs_are_not_are_refused(models, tmp_path):
+    shutil.copytree(models["parallel"], tmp_path / "40")
+    tensors = load_file(tmp_path / "40" / "model.safetensors")
+    tensors["gpt_neox.layers.1.mlp.dense_h_to_4h.weight"] *= 1e38
+    save_file(tensors, tmp_path / "40" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(PhasegraphError, match="not finite"):
         components_of(read(tmp_path / "40"), 9)
 
 
-@pytest.mark.parametrize("harm", ["no weights", "no config", "truncated", "a weight missing", "garbage config"])
-def test_a_damaged_checkpoint_is_named(models, tmp_path, harm):
+@pytest.mark.parametrize("form", ["a pickle", "an old pickle", "shards", "shards of pickles"])
+def test_every_format_of_the_weights_gives_the_same_model(models, tmp_path, form):
+    folder = tmp_path / "40"
+    shutil.copytree(models["parallel"], folder)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    save, whole = (torch.save, "pytorch_model.bin") if "pickle" in form else (save_file, "model.safetensors")
+    if "shards" in form:
+        stem, dot, suffix = whole.partition(".")
+        names = [f"{stem}-{number}-of-2{dot}{suffix}" for number in (1, 2)]
+        places = {name: names[number % 2] for number, name in enumerate(sorted(tensors))}
+        for shard in names:
+            save({name: tensors[name] for name, place in places.items() if place == shard}, folder / shard)
+        (folder / f"{whole}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    else:
+        settings = {"_use_new_zipfile_serialization": False} if form == "an old pickle" else {}
+        save(tensors, folder / whole, **settings)
+    expected = read(models["parallel"]).state_dict()
+    found = read(folder).state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+class Trap:
+    """Runs code when it is unpickled by a careless reader."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("code of a checkpoint was run",))
+
+
+def test_a_pickle_with_code_is_not_run(models, tmp_path):
+    folder = tmp_path / "40"
+    shutil.copytree(models["parallel"], folder)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(tensors | {"trap": Trap()}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointFault, match=str(folder)) as error:
+        read(folder)
+    assert error.value.kind == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("harm", "kind"),
+    [
+        ("no weights", "missing"),
+        ("no config", "missing"),
+        ("marked", "missing"),
+        ("truncated", "unreadable"),
+        ("a weight missing", "unreadable"),
+        ("garbage config", "unreadable"),
+        ("unknown model", None),
+    ],
+)
+def test_a_damaged_checkpoint_is_named(models, tmp_path, harm, kind):
     folder = tmp_path / "40"
     shutil.copytree(models["parallel"], folder)
     weights = folder / "model.safetensors"
@@ -260,8 +323,13 @@ def test_a_damaged_checkpoint_is_named(models, tmp_path, harm):
         tensors = load_file(weights)
         del tensors["gpt_neox.layers.1.mlp.dense_h_to_4h.weight"]
         save_file(tensors, weights, metadata={"format": "pt"})
+    elif harm == "marked":
+        write_fault(folder, CheckpointFault("missing", f"{folder}: the repository has no such revision"))
+    elif harm == "garbage config":
+        (folder / "config.json").write_text('{"model_type": ')
     else:
         (folder / "config.json").write_text(json.dumps({"model_type": "nothing we know"}))
     with pytest.raises(PhasegraphError, match=str(folder)) as error:
         load(folder)
     assert "\n" not in str(error.value)
+    assert getattr(error.value, "kind", None) == kind

@@ -12,9 +12,11 @@ from scipy.stats import kendalltau, spearmanr
 
 from phasegraph.errors import PhasegraphError
 from phasegraph.jackknife import delete_group
-from phasegraph.model.nodes import nodes_of
+from phasegraph.model.nodes import describe_graph, nodes_of
 from phasegraph.network import distances, graph, metrics, roles, scores
 from phasegraph.network.__main__ import main
+from phasegraph.series.manifest import write_manifest
+from phasegraph.series.table import Audited
 from phasegraph.types import Kind, Node
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -479,9 +481,7 @@ def study(tmp_path_factory):
     rng = np.random.default_rng(14)
     nodes = components()
     mask = mask_of(nodes)
-    save_nodes(root / "nodes.tsv", nodes)
-    np.save(root / "mask.npy", mask)
-    (root / "edges").mkdir()
+    save_graph(root, nodes, mask)
     wiring, prompts = random_edges(rng, mask)[0], np.exp(rng.normal(0, 0.2, (16, 30, 30)))
     wiring[SPREADER] *= 4
     for step in STEPS:
@@ -495,7 +495,7 @@ def study(tmp_path_factory):
 
 def arguments(root, step, out):
     words = ["checkpoint", "--edges", root / "edges" / f"{step}.npy", "--direct", root / "edges" / f"{step}.direct.npy"]
-    return [str(w) for w in (*words, "--nodes", root / "nodes.tsv", "--mask", root / "mask.npy", "--out", out)]
+    return [str(word) for word in (*words, "--graph", root / "edges" / f"{step}.more.npz", "--out", out)]
 
 
 def gather_arguments(root, out):
@@ -504,7 +504,18 @@ def gather_arguments(root, out):
     lists += ["--edges", *(str(root / "edges" / f"{s}.npy") for s in steps)]
     outputs = {"metrics": "parquet", "roles": "parquet", "distances": "npy", "replicates": "npz"}
     paths = [x for name, kind in outputs.items() for x in (f"--{name}", str(out / f"{name}.{kind}"))]
-    return ["gather", *lists, *paths, "--nodes", str(root / "nodes.tsv"), "--mask", str(root / "mask.npy")]
+    files = ["--manifest", root / "series.tsv", "--nodes", root / "nodes.tsv", "--mask", root / "mask.npy"]
+    return ["gather", *lists, *paths, *map(str, files)]
+
+
+def save_graph(root, nodes, mask):
+    """Write what both commands read besides edges."""
+    (root / "edges").mkdir()
+    save_nodes(root / "nodes.tsv", nodes)
+    np.save(root / "mask.npy", mask)
+    for step in STEPS:
+        np.savez(root / "edges" / f"{step}.more.npz", **describe_graph(nodes, mask))
+    write_manifest([Audited(step, f"{step}", used=True) for step in STEPS], root / "series.tsv")
 
 
 def run(monkeypatch, words):
@@ -599,9 +610,7 @@ def test_the_same_command_gives_the_same_bytes(gathered, tmp_path, monkeypatch):
 def test_embedding_and_logits_change_nothing_between_components(gathered, tmp_path, monkeypatch):
     nodes = nodes_of(6, 4, embed=True, logits=True)
     mask = mask_of(nodes)
-    (tmp_path / "edges").mkdir()
-    save_nodes(tmp_path / "nodes.tsv", nodes)
-    np.save(tmp_path / "mask.npy", mask)
+    save_graph(tmp_path, nodes, mask)
     rng = np.random.default_rng(15)
     for step, suffix in itertools.product(STEPS, ("", ".direct")):
         edges = random_edges(rng, mask, 17).astype(np.float32)
@@ -643,10 +652,10 @@ def test_gather_names_what_does_not_fit(gathered, tmp_path, monkeypatch):
     words = gather_arguments(gathered, tmp_path)
     edges = str(gathered / "edges" / "16.npy")
     cases = {
-        "step 16 is in only one": [w for w in words if w != edges],
-        "direct.npy: not <step>.npz": [w.replace("16.npy", "16.direct.npy") for w in words],
+        "lists step 16, but there is no file of it": [w for w in words if w != edges],
+        "direct.npy: its name is no step": [w.replace("16.npy", "16.direct.npy") for w in words],
         "16.npy: the same step as": [x for w in words for x in ([w, w] if w == edges else [w])],
-        "77.npz: no such file": [w.replace("16.np", "77.np") for w in words],
+        "absent/16.npz: no such file": [w.replace("network/16.npz", "absent/16.npz") for w in words],
         "16.npz: damaged": [w.replace(f"{gathered / 'network' / '16.npz'}", f"{tmp_path / '16.npz'}") for w in words],
     }
     (tmp_path / "16.npz").write_bytes((gathered / "network" / "16.npz").read_bytes()[:500])

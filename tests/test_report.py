@@ -23,7 +23,7 @@ from scipy.stats import kendalltau
 
 from phasegraph.errors import PhasegraphError
 from phasegraph.jackknife import delete_group
-from phasegraph.model.nodes import nodes_of
+from phasegraph.model.nodes import describe_graph, nodes_of
 from phasegraph.network.checkpoint import checkpoint
 from phasegraph.network.gather import Outputs, gather
 from phasegraph.phases.study import Settings, run_study
@@ -32,6 +32,8 @@ from phasegraph.report.catalogue import FIGURES, MANIFEST, PAGE_DIRECT_FILES, PA
 from phasegraph.report.figures.graphs import chosen_edges, end_edges, places
 from phasegraph.report.page import write_page
 from phasegraph.report.study import StudyData
+from phasegraph.series.manifest import write_audit, write_manifest
+from phasegraph.series.table import Audited
 from phasegraph.types import GROUPS, Effect, Kind
 
 LAYERS, HEADS, COUNT = 3, 3, 40
@@ -78,28 +80,30 @@ def make_study(folder, *, count, direct=True, heads=HEADS, learns=True, ends=Fal
             groups = share * weights * np.exp(rng.normal(0, 0.1, (GROUPS, *mask.shape)))
             np.save(study / "edges" / f"{step}{suffix}.npy", leave_one_out(groups).astype(np.float32))
         total, through = (study / "edges" / f"{step}{suffix}.npy" for suffix in ("", ".direct"))
-        here = study / "nodes.tsv", study / "mask.npy", study / "network" / f"{step}.npz"
-        checkpoint(total, through if direct else None, *here)
+        graph = study / "edges" / f"{step}.more.npz"
+        np.savez(graph, **describe_graph(nodes, mask))
+        checkpoint(total, through if direct else None, graph, study / "network" / f"{step}.npz")
         rows += behaviour_rows(rng, step, nodes, progress[i])
         rows += answer_rows(rng, step, nodes, progress[i]) if ends else []
     schema = {"step": pl.Int64, "quantity": pl.String, "node": pl.String}
     schema |= dict.fromkeys(("estimate", "low", "high"), pl.Float64)
     pl.DataFrame(rows, schema=schema, orient="row").write_parquet(study / "behaviour.parquet")
+    manifest = folder / "results" / "series" / "run" / "series.tsv"
+    manifest.parent.mkdir(parents=True)
+    audited = [
+        Audited(step, f"p/{step}", distance=0.5 + 0.01 * i if i else None, used=True) for i, step in enumerate(steps)
+    ]
+    write_manifest(audited, manifest, tokens_per_step=1024)
+    write_audit(manifest.with_name("audit.json"), audited)
     names = ("metrics.parquet", "roles.parquet", "distances.npy", "replicates.npz")
     gather(
         [study / "network" / f"{step}.npz" for step in steps],
         [study / "edges" / f"{step}.npy" for step in steps],
+        manifest,
         study / "nodes.tsv",
         study / "mask.npy",
         Outputs(*(study / name for name in names)),
     )
-    manifest = folder / "results" / "series" / "run" / "series.tsv"
-    manifest.parent.mkdir(parents=True)
-    moved = [0.5 + 0.01 * i for i in range(count)]
-    lines = ["step\tpath\tsha256\tbytes\ttokens\tdisplacement\tarc_length"]
-    for i, step in enumerate(steps):
-        lines.append(f"{step}\tp/{step}\tabc\t9\t{step * 1024}\t{moved[i] if i else ''}\t{sum(moved[1 : i + 1])}")
-    manifest.write_text("\n".join(lines) + "\n")
     run_study(study / "metrics.parquet", study / "behaviour.parquet", manifest, study / "phases.json",
               Settings(alpha=0.05, bootstraps=99))  # fmt: skip
     return StudyData(study, manifest)

@@ -17,11 +17,14 @@ from phasegraph.errors import PhasegraphError
 from phasegraph.files import sha256
 from phasegraph.series import batches
 from phasegraph.series.__main__ import main
+from phasegraph.series.audit import audit
 from phasegraph.series.manifest import read_manifest, write_manifest
 from phasegraph.series.recipe import Recipe
 from phasegraph.series.steps import expand_steps
 from phasegraph.series.store import Store, alone
+from phasegraph.series.table import left_out, used_steps
 from phasegraph.series.training import plan, train
+from phasegraph.series.weights import content_digest
 
 TINY_KEYS = dict(layers=1, d_model=32, d_mlp=64, steps=40, warmup=4, batch=8, length=16, period_max=7)
 TINY = Recipe(**TINY_KEYS)
@@ -467,23 +470,36 @@ def write_checkpoints(folder, count=3, **special):
             "mask": rng.integers(0, 2, size=4).astype(bool),  # a buffer, not a weight
         }
         safetensors.numpy.save_file(tensors | special, step / "model.safetensors")
-    return sorted(folder.iterdir(), key=lambda path: path.name)
+        (step / "config.json").write_text("{}")
+    return [folder / str(number * 12) for number in range(count)]
+
+
+def listed(folders, out, **options):
+    """The manifest of folders that are named by their steps."""
+    write_manifest(audit([(int(folder.name), folder) for folder in folders]), out, **options)
+    return read_manifest(out)
+
+
+def flat(folder):
+    """All weights of such a checkpoint."""
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    return np.concatenate([tensors["a"].ravel(), tensors["b"]], dtype=np.float64)
 
 
 def test_the_manifest_has_the_distances_of_the_weights(tmp_path):
-    folders = write_checkpoints(tmp_path / "checkpoints")  # in the order 0, 12, 24
-    write_manifest(reversed(folders), tmp_path / "series.tsv", tokens_per_step=1024)
-    table = read_manifest(tmp_path / "series.tsv")
-    tensors = [safetensors.numpy.load_file(folder / "model.safetensors") for folder in folders]
-    weights = np.stack([np.concatenate([t["a"].ravel(), t["b"]], dtype=np.float64) for t in tensors])
-    moved = np.linalg.norm(np.diff(weights, axis=0), axis=1)
+    folders = write_checkpoints(tmp_path / "checkpoints")
+    table = listed(reversed(folders), tmp_path / "series.tsv", tokens_per_step=1024)
+    moved = np.linalg.norm(np.diff([flat(folder) for folder in folders], axis=0), axis=1)
     np.testing.assert_array_equal(table["step"], [0, 12, 24])
     np.testing.assert_array_equal(table["tokens"], [0, 12288, 24576])
     np.testing.assert_allclose(table["displacement"], [np.nan, *moved], rtol=1e-12)
     np.testing.assert_allclose(table["arc_length"], [0, moved[0], moved.sum()], rtol=1e-12)
+    np.testing.assert_array_equal(table["parameters"], [44, 44, 44])
     assert list(table["path"]) == ["checkpoints/0", "checkpoints/12", "checkpoints/24"]
-    assert list(table["sha256"]) == [sha256(folder / "model.safetensors") for folder in folders]
+    assert list(table["sha256"]) == [content_digest(folder) for folder in folders]
     assert list(table["bytes"]) == [(folder / "model.safetensors").stat().st_size for folder in folders]
+    assert list(table["dtype"]) == ["float16,float32"] * 3
+    assert table["used"].all()
 
 
 def test_the_manifest_reads_bfloat16_and_leaves_unknown_tokens_empty(tmp_path):
@@ -494,24 +510,38 @@ def test_the_manifest_reads_bfloat16_and_leaves_unknown_tokens_empty(tmp_path):
     for step, tensor in zip(("8", "9"), values, strict=True):
         (tmp_path / step).mkdir()
         save_file({"w": tensor.clone()}, tmp_path / step / "model.safetensors")
-    write_manifest([tmp_path / "8", tmp_path / "9"], tmp_path / "series.tsv")
-    table = read_manifest(tmp_path / "series.tsv")
+        (tmp_path / step / "config.json").write_text("{}")
+    table = listed([tmp_path / "8", tmp_path / "9"], tmp_path / "series.tsv")
     assert np.isclose(table["arc_length"][1], np.linalg.norm(np.subtract(*values.double().numpy())), rtol=1e-12)
     assert np.isnan(table["tokens"]).all()
+    assert set(table["dtype"]) == {"bfloat16"}
 
 
 def test_the_manifest_of_a_trained_series(undisturbed, tmp_path):
     folder, _ = undisturbed
-    main(["manifest", "--out", str(tmp_path / "series.tsv"), *(str(folder / str(step)) for step in STEPS)])
+    given = [f"{step}={folder / str(step)}" for step in reversed(STEPS)]
+    main(["audit", "--out", str(tmp_path / "series.tsv"), "--json", str(tmp_path / "audit.json"), *given])
     table = read_manifest(tmp_path / "series.tsv")
     np.testing.assert_array_equal(table["step"], STEPS)
     assert (table["displacement"][1:] > 0).all()
+    assert set(table["parameters"]) == {TINY.parameters}
+    assert used_steps(tmp_path / "series.tsv") == STEPS
     assert all((tmp_path / path / "model.safetensors").is_file() for path in table["path"])
 
 
-@pytest.mark.parametrize("harm", ["missing", "truncated", "garbage", "shape", "name", "nan"])
+KINDS = {
+    "missing": "missing",
+    "truncated": "unreadable",
+    "garbage": "unreadable",
+    "shape": "other architecture",
+    "name": "other architecture",
+    "nan": "not finite",
+}
+
+
+@pytest.mark.parametrize("harm", KINDS)
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_bad_checkpoint_is_named(harm, victim, tmp_path):
+def test_a_bad_checkpoint_is_named_and_passed_over(harm, victim, tmp_path):
     folders = write_checkpoints(tmp_path / "checkpoints")
     path = folders[victim] / "model.safetensors"
     tensors = safetensors.numpy.load_file(path)
@@ -524,27 +554,23 @@ def test_a_bad_checkpoint_is_named(harm, victim, tmp_path):
     else:
         other = {"shape": {"a": np.zeros((7, 5), np.float32)}, "name": {"c": tensors["a"]}}
         safetensors.numpy.save_file(tensors | other.get(harm, {"a": tensors["a"] * np.float32(np.nan)}), path)
-    # The first checkpoint sets the shapes, so there the next one is the odd one.
-    named = 12 if harm in ("shape", "name") else victim * 12
-    with pytest.raises(PhasegraphError, match=f"checkpoint {named}: ") as error:
-        write_manifest(folders, tmp_path / "series.tsv")
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "series.tsv").exists()
-
-
-def test_folders_that_are_no_steps_and_steps_given_twice_are_named(tmp_path):
-    folders = write_checkpoints(tmp_path / "one")
-    write_checkpoints(tmp_path / "two")
-    with pytest.raises(PhasegraphError, match="checkpoint 12 is given twice"):
-        write_manifest([*folders, tmp_path / "two" / "12"], tmp_path / "series.tsv")
-    with pytest.raises(PhasegraphError, match="step12 must be named by its step"):
-        write_manifest([tmp_path / "step12"], tmp_path / "series.tsv")
-    with pytest.raises(PhasegraphError, match=r"series\.tsv cannot be read"):
-        read_manifest(tmp_path / "series.tsv")
+    table = listed(folders, tmp_path / "series.tsv")
+    good = [folder for folder in folders if folder != folders[victim]]
+    moved = np.linalg.norm(flat(good[1]) - flat(good[0]))
+    assert used_steps(tmp_path / "series.tsv") == [int(folder.name) for folder in good]
+    assert [(step, text.split(":")[0]) for step, text in left_out(tmp_path / "series.tsv").items()] == [
+        (victim * 12, KINDS[harm])
+    ]
+    np.testing.assert_allclose(table["displacement"][table["used"]], [np.nan, moved], rtol=1e-12)
+    np.testing.assert_allclose(table["arc_length"][table["used"]], [0, moved], rtol=1e-12)
+    assert np.isnan(table["arc_length"][victim])
+    assert table["path"][victim] == ("" if harm == "missing" else f"checkpoints/{victim * 12}")
 
 
 def test_weights_that_do_not_move_are_reported(tmp_path, caplog):
     folders = write_checkpoints(tmp_path / "checkpoints")
     Path(folders[1] / "model.safetensors").write_bytes(Path(folders[0] / "model.safetensors").read_bytes())
-    write_manifest(folders, tmp_path / "series.tsv")
-    assert "checkpoint 12 has the same weights as the one before" in caplog.text
+    table = listed(folders, tmp_path / "series.tsv")
+    assert "checkpoint 12: duplicate of step 0" in caplog.text
+    assert table["displacement"][1] == 0
+    assert np.isclose(table["displacement"][2], np.linalg.norm(flat(folders[2]) - flat(folders[0])), rtol=1e-12)

@@ -1,11 +1,8 @@
 """Whole runs of the workflow, in a copy of the repository: what is made, and what is made again after a change."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -13,43 +10,13 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from runs import FAN_IN, FIGURES, ROOT, copy_of_repository, snakemake, times, to_do
 from safetensors.numpy import load_file, save_file
 from snakemake.utils import validate
 
-ROOT = Path(__file__).parents[2]
-PARTS = ["Snakefile", "config.yaml", "config", "profiles", "envs", "workflow"]
 STEPS = (0, 4, 8, 12, 16, 20)
-FIGURES = 7
-
-
-def snakemake(folder: Path, *options: str) -> subprocess.CompletedProcess:
-    """Run Snakemake in a copy of the repository, which then also imports its own copy of the library."""
-    environment = os.environ | {"PYTHONPATH": str(folder / "workflow")}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    command = [sys.executable, "-m", "snakemake", "--configfile", "tests/workflow/config.yaml"]
-    command += ["--max-jobs-per-timespan", "100/1s", *options]  # the profile's 5 s are for long runs
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
-
-
-def to_do(folder: Path, *options: str) -> Counter:
-    """Count the jobs by rule that a run would do now."""
-    dry = snakemake(folder, "--dry-run", *options)
-    assert dry.returncode == 0, dry.stderr + dry.stdout
-    table = re.search(r"Job stats:\njob +count\n[- ]+\n(.*?)\ntotal", dry.stdout + dry.stderr, re.DOTALL)
-    rows = [line.split() for line in table[1].splitlines()] if table else []
-    return Counter({rule: int(count) for rule, count in rows if rule not in ("all", "everything")})
-
-
-def copy_of_repository(folder: Path) -> Path:
-    for part in PARTS:
-        source = ROOT / part
-        if source.is_dir():
-            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        else:
-            folder.mkdir(exist_ok=True)
-            shutil.copy(source, folder / part)
-    shutil.copytree(ROOT / "tests" / "workflow", folder / "tests" / "workflow")
-    return folder
+MEASURED = Counter(measure_edges=len(STEPS), measure_edges_direct=len(STEPS), measure_network=2 * len(STEPS))
+AUDITED = Counter(audit_series=1, list_nodes=2)
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +34,6 @@ def copy(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "copy", copy_function=shutil.copyfile))
 
 
-FAN_IN = Counter(gather_behaviour=1, gather_network=1, find_phases=1, draw_figure=FIGURES, write_report=1)
-
-
-def times(counter: Counter, studies: int) -> Counter:
-    return Counter({rule: count * studies for rule, count in counter.items()})
-
-
 def test_everything_is_made(finished):
     for study, direct in (("mean", True), ("paper", False)):
         folder = finished / "results" / study
@@ -86,7 +46,7 @@ def test_everything_is_made(finished):
                 assert {"total.first", "total.second"} <= set(more)
                 asked_for = {"direct.q", "direct.k", "direct.v", "control.total", "control.direct", "direct.second"}
                 assert (set(more) & asked_for == asked_for) == direct
-                assert all(np.isfinite(values).all() for values in more.values())
+                assert all(np.isfinite(values).all() for name, values in more.items() if name != "kind")
         assert sorted(pl.read_parquet(folder / "metrics.parquet")["step"].unique()) == list(STEPS)
         behaviour = pl.read_parquet(folder / "behaviour.parquet")
         assert sorted(behaviour["step"].unique()) == list(STEPS)
@@ -131,7 +91,7 @@ def test_one_changed_checkpoint_reruns_its_chain_and_the_fan_in(copy):
     weights["gpt_neox.layers.0.attention.dense.weight"] *= 1.5
     path.unlink()
     save_file(weights, path, metadata={"format": "pt"})
-    chain = Counter(measure_edges=1, measure_edges_direct=1, measure_network=2, list_series=1)
+    chain = Counter(measure_edges=1, measure_edges_direct=1, measure_network=2, audit_series=1, list_nodes=2)
     assert to_do(copy) == chain + times(FAN_IN, 2)
     before = {file: file.read_bytes() for file in (copy / "results").rglob("edges/*.npy")}
     assert snakemake(copy, "--cores", "2").returncode == 0
@@ -166,9 +126,13 @@ def test_one_more_option_reruns_the_study_alone(copy):
 def test_one_more_step_is_trained_and_measured_alone(copy):
     config = copy / "tests/workflow/config.yaml"
     config.write_text(config.read_text().replace("steps: [0, 4,", "steps: [0, 2, 4,"))
-    chain = Counter(train_series=1, save_checkpoint=1, measure_edges=1, measure_edges_direct=1, measure_network=2)
-    written = Counter(write_config=2)
-    assert to_do(copy) == chain + Counter(list_series=1) + written + times(FAN_IN, 2)
+    chain = Counter(train_checkpoint=1, measure_edges=1, measure_edges_direct=1, measure_network=2)
+    fan_in = Counter(audit_series=1, list_nodes=2, write_config=2) + times(FAN_IN, 2)
+    assert to_do(copy) == chain + fan_in
+    before = {file: file.stat().st_mtime_ns for file in (copy / "results").rglob("edges/*.npy")}
+    assert snakemake(copy, "--cores", "2").returncode == 0
+    assert all(file.stat().st_mtime_ns == time for file, time in before.items())
+    assert sorted(pl.read_parquet(copy / "results/mean/metrics.parquet")["step"].unique()) == [0, 2, *STEPS[1:]]
 
 
 @pytest.mark.parametrize(
@@ -177,10 +141,9 @@ def test_one_more_step_is_trained_and_measured_alone(copy):
         ("network/roles.py", times(Counter(gather_network=1, find_phases=1, draw_figure=FIGURES, write_report=1), 2)),
         ("phases/labels.py", times(Counter(find_phases=1, draw_figure=FIGURES, write_report=1), 2)),
         ("report/figures/tails.py", times(Counter(draw_figure=1, write_report=1), 2)),
-        (
-            "series/manifest.py",
-            Counter(list_series=1) + times(Counter(find_phases=1, draw_figure=FIGURES, write_report=1), 2),
-        ),
+        ("series/line.py", AUDITED + times(FAN_IN, 2)),
+        ("edges/engine.py", MEASURED + times(FAN_IN, 2)),
+        ("series/optimiser.py", Counter(train_checkpoint=len(STEPS)) + MEASURED + AUDITED + times(FAN_IN, 2)),
     ],
 )
 def test_an_edited_module_reruns_what_imports_it(copy, module, expected):

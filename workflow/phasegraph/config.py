@@ -8,20 +8,20 @@ import json
 
 from phasegraph.errors import PhasegraphError
 from phasegraph.files import atomic
+from phasegraph.series.plan import Plan, plan_of
 from phasegraph.series.recipe import Recipe
-from phasegraph.series.steps import expand_steps
 
 MEASURED = ("task", "intervention", "measure", "nodes", "qkv", "by_position", "control", "answer", "dtype")
 """Keys of a study that change its edges or its behaviour."""
 
 
-def series_steps(config: dict) -> dict[str, list[int]]:
-    """Spell out the steps of every series, ascending.
+def plans(config: dict, results: str = "results") -> dict[str, Plan]:
+    """Spell out every series.
 
     Raises
     ------
     PhasegraphError
-        If a study names a series that does not exist or contradicts itself, or a series has no valid recipe or steps.
+        If a study names a series that does not exist or contradicts itself, or a series cannot be spelt out.
     """
     for name, study in config["studies"].items():
         if study["series"] not in config["series"]:
@@ -31,19 +31,18 @@ def series_steps(config: dict) -> dict[str, list[int]]:
             raise PhasegraphError(f"studies.{name}.qkv: single inputs have direct effects only; set direct: true")
         if study["task"]["answers"] >= study["task"]["segment"]:
             raise PhasegraphError(f"studies.{name}.task.answers must be smaller than task.segment")
-    steps = {}
-    for name, series in config["series"].items():
-        try:
-            Recipe.from_dict(series["recipe"])
-            steps[name] = expand_steps(series["steps"])
-        except PhasegraphError as error:
-            raise PhasegraphError(f"series.{name}: {error}") from error
-    return steps
+    return {name: plan_of(name, series, f"{results}/series/{name}") for name, series in config["series"].items()}
+
+
+def flagged(series: dict) -> str:
+    """Say what becomes of flagged checkpoints, as a value of the command line."""
+    wanted = series["flagged"]
+    return wanted if isinstance(wanted, str) else ",".join(map(str, sorted(wanted)))
 
 
 def training_threads(series: dict) -> int:
     """Count the threads of the embedded training, which belong to the recipe."""
-    return Recipe.from_dict(series["recipe"]).threads
+    return Recipe.from_dict(series.get("recipe", {})).threads
 
 
 def part_of(config: dict, study: str) -> str:
@@ -66,18 +65,12 @@ def node_options(study: dict) -> str:
 
 def recipe(series: dict) -> str:
     """Give the changes that a series makes to the training recipe, as one canonical JSON string."""
-    return json.dumps(series["recipe"], sort_keys=True)
+    return json.dumps(series.get("recipe", {}), sort_keys=True)
 
 
 def store_of(series: dict, code: str) -> str:
     """Name the folder in which the training keeps its weights: a digest of all that decides them."""
-    return Recipe.from_dict(series["recipe"]).digest(code)
-
-
-def tokens_per_step(series: dict) -> int:
-    """Count the tokens in a training batch of the embedded series."""
-    changed = Recipe.from_dict(series["recipe"])
-    return changed.batch * changed.length
+    return Recipe.from_dict(series.get("recipe", {})).digest(code)
 
 
 def alternatives(names: list[str]) -> str:

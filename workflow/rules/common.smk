@@ -10,13 +10,13 @@ from snakemake.exceptions import WorkflowError
 import phasegraph
 from phasegraph.config import (
     alternatives,
+    flagged,
     measurement,
     node_options,
     part_of,
+    plans,
     recipe,
-    series_steps,
     store_of,
-    tokens_per_step,
     training_threads,
 )
 from phasegraph.errors import PhasegraphError
@@ -27,6 +27,7 @@ from phasegraph.report.catalogue import (
     PAGE_FILES,
 )
 from phasegraph.reruns import code_digest, code_of
+from phasegraph.series.plan import files_in_place
 
 # An environment made by --sdm conda has the library's requirements, but not the library.
 shell.prefix(
@@ -36,9 +37,10 @@ shell.prefix(
 SERIES = config["series"]
 STUDIES = config["studies"]
 try:
-    STEPS = series_steps(config)
+    PLANS = plans(config)
 except PhasegraphError as error:
     raise WorkflowError(f"The configuration cannot be used: {error}") from None
+STEPS = {name: plan.steps for name, plan in PLANS.items()}
 REPORT_TEXTS = [
     "report/page.html.j2",
     "report/page.css",
@@ -54,19 +56,69 @@ wildcard_constraints:
     figure=alternatives(list(FIGURES)),
 
 
+def series_of(source):
+    """The series of a source, as a wildcard constraint."""
+    return alternatives([name for name, plan in PLANS.items() if plan.source == source])
+
+
+def weights_of(series, step):
+    """The files that stand for a checkpoint among the inputs of a rule."""
+    plan = PLANS[series]
+    if plan.source == "directory":
+        # ancient: what somebody else wrote is told by its content, which is a parameter, and not by its time
+        return [ancient(file) for file in files_in_place(plan, step)]
+    return [
+        f"{plan.folders[step]}/model.safetensors",
+        f"{plan.folders[step]}/config.json",
+    ]
+
+
 def checkpoint_of(wildcards):
-    """The checkpoint that a study's step is measured on."""
-    folder = f"results/series/{STUDIES[wildcards.study]['series']}/checkpoints/{wildcards.step}"
-    return {
-        "weights": f"{folder}/model.safetensors",
-        "architecture": f"{folder}/config.json",
-    }
+    """The files of the checkpoint that a study's step is measured on."""
+    return weights_of(STUDIES[wildcards.study]["series"], int(wildcards.step))
 
 
 def checkpoints_of_series(wildcards):
-    """Weights of all checkpoints of a series, in the order of their steps."""
-    folder = f"results/series/{wildcards.series}/checkpoints"
-    return [f"{folder}/{step}/model.safetensors" for step in STEPS[wildcards.series]]
+    """The files of all checkpoints of a series, in the order of their steps."""
+    return [
+        file
+        for step in STEPS[wildcards.series]
+        for file in weights_of(wildcards.series, step)
+    ]
+
+
+def checkpoints_of_study(wildcards):
+    """The files of all checkpoints of a study's series."""
+    series = STUDIES[wildcards.study]["series"]
+    return [file for step in STEPS[series] for file in weights_of(series, step)]
+
+
+def folder_of(wildcards):
+    """Where the checkpoint lies that a study's step is measured on."""
+    return str(PLANS[STUDIES[wildcards.study]["series"]].folders[int(wildcards.step)])
+
+
+def gate_of(wildcards):
+    """What must be there before a study measures anything: the audit's consent, if it is asked for."""
+    asked = SERIES[STUDIES[wildcards.study]["series"]]["flagged"] == "stop"
+    return manifest_of(wildcards) if asked else []
+
+
+def content_of(wildcards):
+    """What is in a checkpoint that somebody else wrote; those of other sources are made by rules, which tell."""
+    plan = PLANS[STUDIES[wildcards.study]["series"]]
+    return plan.contents[int(wildcards.step)] if plan.source == "directory" else ""
+
+
+def contents_of_series(wildcards):
+    """What is in the checkpoints of a series, as `content_of`."""
+    plan = PLANS[wildcards.series]
+    return list(plan.contents.values()) if plan.source == "directory" else []
+
+
+def steps_and_folders(series):
+    """All checkpoints of a series, as command lines name them."""
+    return [f"{step}={folder}" for step, folder in PLANS[series].folders.items()]
 
 
 def config_of(wildcards):
@@ -123,12 +175,6 @@ def study_files(wildcards, names):
     return {"files": files, "manifest": manifest_of(wildcards)}
 
 
-def first_checkpoint_of(wildcards):
-    """A checkpoint that shows a study's architecture."""
-    series = STUDIES[wildcards.study]["series"]
-    return f"results/series/{series}/checkpoints/{STEPS[series][0]}/model.safetensors"
-
-
 def every_step(pattern):
     """Make an input function: the pattern for every step of the study's series."""
 
@@ -151,11 +197,6 @@ def recipe_of(wildcards):
     return recipe(SERIES[wildcards.series])
 
 
-def steps_of(wildcards):
-    """The steps of a series, separated by commas."""
-    return ",".join(map(str, STEPS[wildcards.series]))
-
-
 def measurement_of(wildcards):
     """What a study measures, as JSON."""
     return measurement(STUDIES[wildcards.study])
@@ -174,15 +215,31 @@ def phase_options_of(wildcards):
     )
 
 
+def pin_of(wildcards):
+    """Which commit a checkpoint on a hub is, as options of the command line; one that is missing is looked up."""
+    pin = PLANS[wildcards.series].pins[int(wildcards.step)]
+    if pin.commit:
+        return f"--repo {quote(pin.repo)} --commit {pin.commit}"
+    return f"--pins results/series/{wildcards.series}/pins.tsv --step {pin.step}"
+
+
+def keeps_weights(series):
+    """Whether fetched weights of a series stay on the disk."""
+    return bool(PLANS[series].pins) and SERIES[series].get("keep", True)
+
+
 def trained_weights_of(wildcards):
     """Where the training's store keeps the weights of a step."""
     digest = store_of(SERIES[wildcards.series], TRAINING_CODE)
     return f"results/series/{wildcards.series}/training/{digest}/{wildcards.step}"
 
 
-def tokens_per_step_of(wildcards):
-    """Number of tokens that a training step of a series sees."""
-    return tokens_per_step(SERIES[wildcards.series])
+def tokens_of(wildcards):
+    """What is known of the tokens that a series sees, as options of the command line."""
+    plan = PLANS[wildcards.series]
+    per_step = f"--tokens-per-step {plan.tokens_per_step}"
+    pins = f" --pins results/series/{wildcards.series}/pins.tsv"
+    return per_step * (plan.tokens_per_step is not None) + pins * bool(plan.pins)
 
 
 def training_threads_of(wildcards):

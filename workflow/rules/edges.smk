@@ -1,40 +1,46 @@
 """Stage edges: every node of every checkpoint is ablated, and its influence on every other node measured.
 
-Inputs: results/series/<series>/checkpoints/<step>/.
+Inputs: the checkpoints of a series, and its series.tsv for what is left out.
+Of a checkpoint that cannot be measured (missing, truncated, NaNs) the results are empty files; the audit names it.
 Outputs, in results/<study>/: nodes.tsv, mask.npy, edges/<step>.npy (total effects), edges/<step>.direct.npy,
 edges/<step>.more.npz (all else that the study asks for), behaviour/<step>.npz and behaviour.parquet.
 """
 
 
 rule list_nodes:
-    """Write the nodes and the mask of possible edges, from a loaded checkpoint."""
+    """Write the nodes and the mask of possible edges, from the first checkpoint that counts."""
     input:
-        checkpoint=first_checkpoint_of,
+        checkpoints=checkpoints_of_study,
+        manifest=manifest_of,
         code=code_of("phasegraph.model"),
     output:
         nodes="results/{study}/nodes.tsv",
         mask="results/{study}/mask.npy",
     log:
         "logs/list_nodes/{study}.log",
+    priority: 1  # it refuses models that cannot be measured
     conda:
         "../../envs/phasegraph.yaml"
     resources:
         mem_mb=2000,
         runtime=10,
     params:
-        checkpoint=subpath(input.checkpoint, parent=True),
+        checkpoints=lambda wildcards: steps_and_folders(
+            STUDIES[wildcards.study]["series"]
+        ),
         options=node_options_of,
     message:
         "Listing the nodes of {wildcards.study}"
     shell:
-        "python -m phasegraph.warm phasegraph.model --checkpoint {params.checkpoint:q}"
+        "python -m phasegraph.warm phasegraph.model {params.checkpoints:q} --manifest {input.manifest}"
         " --nodes {output.nodes} --mask {output.mask} {params.options} > {log} 2>&1"
 
 
 rule measure_edges:
     """Measure one checkpoint: its total effects and its behaviour."""
     input:
-        unpack(checkpoint_of),
+        checkpoint=checkpoint_of,
+        gate=gate_of,
         code=code_of("phasegraph.edges"),
     output:
         total="results/{study}/edges/{step}.npy",
@@ -56,7 +62,8 @@ rule measure_edges:
         device=config["model"]["device"],
         runtime=10,
     params:
-        checkpoint=subpath(input.weights, parent=True),
+        checkpoint=folder_of,
+        content=content_of,
         measurement=measurement_of,
         direct="",
     message:
@@ -77,7 +84,8 @@ use rule measure_edges as measure_edges_direct with:
     wildcard_constraints:
         study=alternatives([name for name, study in STUDIES.items() if study["direct"]]),
     params:
-        checkpoint=subpath(input.weights, parent=True),
+        checkpoint=folder_of,
+        content=content_of,
         measurement=measurement_of,
         direct="--direct results/{study}/edges/{step}.direct.npy",
 
@@ -86,6 +94,7 @@ rule gather_behaviour:
     """Collect the behaviour of all checkpoints in one table with intervals."""
     input:
         behaviour=every_step("results/{study}/behaviour/{step}.npz"),
+        manifest=manifest_of,
         code=code_of("phasegraph.tasks"),
     output:
         "results/{study}/behaviour.parquet",
@@ -99,4 +108,5 @@ rule gather_behaviour:
     message:
         "Gathering the behaviour of {wildcards.study}"
     shell:
-        "python -m phasegraph.warm phasegraph.tasks --out {output} {input.behaviour} > {log} 2>&1"
+        "python -m phasegraph.warm phasegraph.tasks --out {output} --manifest {input.manifest}"
+        " {input.behaviour} > {log} 2>&1"

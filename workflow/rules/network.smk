@@ -1,6 +1,6 @@
 """Stage network: what the graph of every checkpoint looks like, and how it changes from checkpoint to checkpoint.
 
-Inputs, in results/<study>/: edges/<step>.npy, edges/<step>.direct.npy, nodes.tsv, mask.npy.
+Inputs: series.tsv; in results/<study>/: edges/<step>.{npy, direct.npy, more.npz}, nodes.tsv, mask.npy.
 Outputs, in results/<study>/: network/<step>.npz, metrics.parquet, roles.parquet, distances.npy, replicates.npz.
 """
 
@@ -9,8 +9,7 @@ rule measure_network:
     """Compute one checkpoint's metrics and node scores, with their leave-one-group-out replicates."""
     input:
         unpack(edges_of),
-        nodes="results/{study}/nodes.tsv",
-        mask="results/{study}/mask.npy",
+        more="results/{study}/edges/{step}.more.npz",
         code=code_of("phasegraph.network.checkpoint"),
     output:
         "results/{study}/network/{step}.npz",
@@ -30,7 +29,7 @@ rule measure_network:
         "Computing the network metrics of {wildcards.study} at step {wildcards.step}"
     shell:
         "python -m phasegraph.warm phasegraph.network checkpoint --edges {input.total} {params.direct}"
-        " --nodes {input.nodes} --mask {input.mask} --out {output} > {log} 2>&1"
+        " --graph {input.more} --out {output} > {log} 2>&1"
 
 
 rule gather_network:
@@ -38,6 +37,7 @@ rule gather_network:
     input:
         network=every_step("results/{study}/network/{step}.npz"),
         edges=every_step("results/{study}/edges/{step}.npy"),
+        manifest=manifest_of,
         nodes="results/{study}/nodes.tsv",
         mask="results/{study}/mask.npy",
         code=code_of("phasegraph.network.gather"),
@@ -57,5 +57,5 @@ rule gather_network:
         "Gathering the network metrics of {wildcards.study}"
     shell:
         "python -m phasegraph.warm phasegraph.network gather --network {input.network} --edges {input.edges}"
-        " --nodes {input.nodes} --mask {input.mask} --metrics {output.metrics} --roles {output.roles}"
+        " --manifest {input.manifest} --nodes {input.nodes} --mask {input.mask} --metrics {output.metrics} --roles {output.roles}"
         " --distances {output.distances} --replicates {output.replicates} > {log} 2>&1"

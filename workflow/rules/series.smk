@@ -1,22 +1,27 @@
-"""Stage series: the checkpoints of a training run, and their manifest.
+"""Stage series: the checkpoints of a training run, and what the audit says about each.
 
-Inputs: the recipe in the configuration (the embedded training).
-Outputs: results/series/<series>/training.tsv, checkpoints/<step>/{config.json, model.safetensors}, series.tsv.
-The trained weights lie in results/series/<series>/training/, a store that outlives reruns: asking for other steps
-trains only what is not there.
+Inputs: the configuration; of a hub the repository, of a directory its files in place.
+Outputs, in results/series/<series>/: checkpoints/<step>/{config.json, model.safetensors} (but of a directory),
+series.tsv, audit.json.
+Beside them lie what outlives reruns: training/, the store of the embedded training, so that asking for other steps
+trains only what is not there; pins.tsv, the commits of a hub's revisions; contents.json, what was read in a directory.
 """
 
 
-rule train_series:
-    """Train the embedded model and keep the weights of the wanted steps in the store."""
-    input:
-        code=code_of("phasegraph.series.training"),
+rule train_checkpoint:
+    """Train the embedded model, unless the store holds the step, and take this step's weights from there.
+
+    The first job trains all steps; the others wait for it. A rule of its own for the training would have to be an
+    input of this one that does not trigger it, and behind such an input Snakemake overlooks other changes.
+    """
     output:
-        log="results/series/{series}/training.tsv",
+        weights="results/series/{series}/checkpoints/{step}/model.safetensors",
+        architecture="results/series/{series}/checkpoints/{step}/config.json",
     log:
-        "logs/train_series/{series}.log",
-    benchmark:
-        "logs/train_series/{series}.tsv"
+        "logs/train_checkpoint/{series}/{step}.log",
+    wildcard_constraints:
+        series=series_of("train"),
+    priority: 2
     conda:
         "../../envs/phasegraph.yaml"
     threads: training_threads_of
@@ -26,65 +31,109 @@ rule train_series:
     params:
         threads=training_threads_of,
         recipe=recipe_of,
-        steps=steps_of,
+        # Of the outputs, formally: what depends on them is no reason to run again, and other steps are none.
+        steps=lambda wildcards, output: ",".join(map(str, STEPS[wildcards.series])),
         code=TRAINING_CODE,
-        store=subpath(output.log, parent=True),
+        trained=trained_weights_of,
+        home="results/series/{series}",
     message:
-        "Training the series {wildcards.series}"
+        "Training {wildcards.series} up to step {wildcards.step}, if it is not there"
     shell:
         # The recipe's threads and not Snakemake's, since their number decides the last bits of every sum.
-        "OMP_NUM_THREADS={params.threads} python -m phasegraph.series train --recipe {params.recipe:q} --code {params.code}"
-        " --steps {params.steps} --store {params.store}/training --log {output.log} 2>&1 | tee {log}"
+        "{{ test -f {params.trained}/model.safetensors -a -f {params.trained}/config.json ||"
+        " OMP_NUM_THREADS={params.threads} python -m phasegraph.series train --recipe {params.recipe:q}"
+        " --code {params.code} --steps {params.steps} --store {params.home}/training"
+        " --log {params.home}/training.tsv 2>&1 | tee {log}; }}"
+        " && {{ ln -f {params.trained}/model.safetensors {output.weights} 2>> {log}"
+        " || cp {params.trained}/model.safetensors {output.weights}; }}"
+        " && cp {params.trained}/config.json {output.architecture}"
 
 
-rule save_checkpoint:
-    """Put the weights of one step into a folder of their own, without a second copy on the disk."""
-    input:
-        # ancient: a training that only adds steps leaves the saved ones alone; a new recipe shows in the parameters
-        log=ancient("results/series/{series}/training.tsv"),
+rule fetch_checkpoint:
+    """Fetch one commit's weights and configuration; what the repository lacks or has damaged is marked as such."""
     output:
         weights="results/series/{series}/checkpoints/{step}/model.safetensors",
         architecture="results/series/{series}/checkpoints/{step}/config.json",
     log:
-        "logs/save_checkpoint/{series}/{step}.log",
+        "logs/fetch_checkpoint/{series}/{step}.log",
+    wildcard_constraints:
+        series=alternatives([name for name in SERIES if keeps_weights(name)]),
+    priority: 2
+    localrule: True  # compute nodes often have no network
     conda:
         "../../envs/phasegraph.yaml"
+    threads: 1
     resources:
-        mem_mb=500,
-        runtime=2,
+        mem_mb=1000,
+        runtime=60,
     params:
-        trained=trained_weights_of,
+        pin=pin_of,
+        downloads="results/series/{series}/downloads",
     message:
-        "Saving {wildcards.series} at step {wildcards.step}"
+        "Fetching {wildcards.series} at step {wildcards.step}"
     shell:
-        "{{ ln -f {params.trained}/model.safetensors {output.weights}"
-        " || cp {params.trained}/model.safetensors {output.weights}; }} 2> {log}"
-        " && cp {params.trained}/config.json {output.architecture} 2>> {log}"
-        " || {{ echo 'the store has lost this step; delete {input.log} and run again' | tee -a {log} >&2; exit 1; }}"
+        "python -m phasegraph.warm phasegraph.series fetch {params.pin} --out $(dirname {output.weights})"
+        " --downloads {params.downloads} --mark-faults > {log} 2>&1"
 
 
-rule list_series:
-    """Write the manifest: what each checkpoint is, and how far it lies from the one before."""
+use rule fetch_checkpoint as fetch_checkpoint_for_now with:
+    output:
+        weights=temp("results/series/{series}/checkpoints/{step}/model.safetensors"),
+        architecture=temp("results/series/{series}/checkpoints/{step}/config.json"),
+    wildcard_constraints:
+        series=alternatives(
+            [
+                name
+                for name, plan in PLANS.items()
+                if plan.pins and not keeps_weights(name)
+            ]
+        ),
+
+
+rule fetch_tokenizer:
+    """Fetch the tokenizer, once for all checkpoints: main may be empty, so from the first revision that has one."""
+    output:
+        "results/series/{series}/tokenizer/source.json",
+    log:
+        "logs/fetch_tokenizer/{series}.log",
+    wildcard_constraints:
+        series=series_of("hub"),
+    localrule: True
+    conda:
+        "../../envs/phasegraph.yaml"
+    params:
+        pins="results/series/{series}/pins.tsv",
+        downloads="results/series/{series}/downloads",
+    message:
+        "Fetching the tokenizer of {wildcards.series}"
+    shell:
+        "python -m phasegraph.warm phasegraph.series tokenizer --pins {params.pins} --out $(dirname {output})"
+        " --downloads {params.downloads} > {log} 2>&1"
+
+
+rule audit_series:
+    """Write the manifest: what each checkpoint is, how far it lies from the one before, and what is wrong with it."""
     input:
         checkpoints=checkpoints_of_series,
-        code=code_of("phasegraph.series.manifest"),
+        code=code_of("phasegraph.series.audit"),
     output:
-        "results/series/{series}/series.tsv",
+        manifest="results/series/{series}/series.tsv",
+        audit="results/series/{series}/audit.json",
     log:
-        "logs/list_series/{series}.log",
-    priority: 1  # beside the measurements instead of after them
+        "logs/audit_series/{series}.log",
+    priority: 1  # before the measurements, so that a series that is to be stopped is stopped early
     conda:
         "../../envs/phasegraph.yaml"
     resources:
         mem_mb=2000,
-        runtime=10,
+        runtime=30,
     params:
-        folders=lambda wildcards, input: [
-            str(Path(file).parent) for file in input.checkpoints
-        ],
-        tokens_per_step=tokens_per_step_of,
+        checkpoints=lambda wildcards: steps_and_folders(wildcards.series),
+        contents=contents_of_series,
+        tokens=tokens_of,
+        flagged=lambda wildcards: flagged(SERIES[wildcards.series]),
     message:
-        "Listing the checkpoints of {wildcards.series}"
+        "Auditing the checkpoints of {wildcards.series}"
     shell:
-        "python -m phasegraph.warm phasegraph.series manifest --out {output}"
-        " --tokens-per-step {params.tokens_per_step} {params.folders:q} > {log} 2>&1"
+        "python -m phasegraph.warm phasegraph.series audit --out {output.manifest} --json {output.audit}"
+        " --flagged {params.flagged} {params.tokens} {params.checkpoints:q} 2>&1 | tee {log}"

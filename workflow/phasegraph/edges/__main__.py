@@ -1,4 +1,8 @@
-"""``python -m phasegraph.edges``: measure one checkpoint's edges and its behaviour, in one load of the model."""
+"""``python -m phasegraph.edges``: measure one checkpoint's edges and its behaviour, in one load of the model.
+
+Of a checkpoint that is missing, cannot be read or holds NaNs all results are empty files. The audit names such a
+checkpoint and leaves it out, so that nothing asks for them.
+"""
 
 import argparse
 import json
@@ -13,7 +17,8 @@ from phasegraph.edges.memory import BUDGET, keep_freed_memory
 from phasegraph.errors import PhasegraphError, user_errors
 from phasegraph.files import atomic
 from phasegraph.model.load import components_of, device_of, read
-from phasegraph.model.nodes import nodes_of
+from phasegraph.model.nodes import describe_graph, mask_of, nodes_of
+from phasegraph.series.fault import CheckpointFault
 from phasegraph.tasks.behaviour import behaviour
 from phasegraph.tasks.induction import Task, induction
 from phasegraph.types import Answer, Intervention, Measure, Measurement
@@ -26,7 +31,15 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     begin = time.perf_counter()
-    model = read(arguments.checkpoint, getattr(torch, study["dtype"]), device_of(arguments.device))
+    device = device_of(arguments.device)
+    try:
+        model = read(arguments.checkpoint, getattr(torch, study["dtype"]), device)
+    except CheckpointFault as fault:
+        print(f"not measured: {fault}")
+        for path in filter(None, (arguments.total, arguments.direct, arguments.more, arguments.behaviour)):
+            with atomic(path) as temporary:
+                temporary.touch()
+        return
     task = _task(study["task"], model.config.vocab_size)
     measurement = _measurement(study, direct=arguments.direct is not None)
     try:
@@ -44,8 +57,9 @@ def main() -> None:
         if path is not None:
             with atomic(path) as temporary:
                 np.save(temporary, found.pop(name))
+    graph = describe_graph(nodes, mask_of(nodes, components.parallel))
     with atomic(arguments.more) as temporary:
-        np.savez(temporary, **found)
+        np.savez(temporary, **found, **graph)
     print(f"{arguments.checkpoint}: {len(nodes)} nodes in {time.perf_counter() - begin:.2f} s")
 
 
@@ -55,7 +69,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--study", required=True, help="JSON: task, intervention, measure, nodes, ... of a study")
     parser.add_argument("--total", required=True, help="total effects to write (.npy, float32 [17, N, N])")
     parser.add_argument("--direct", help="direct effects to write, if wanted")
-    parser.add_argument("--more", required=True, help="all other matrices that the study asks for (.npz)")
+    parser.add_argument("--more", required=True, help="nodes, mask, and all other matrices of the study (.npz)")
     parser.add_argument("--behaviour", required=True, help="behaviour to write (.npz)")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--memory-budget", type=int, default=BUDGET // 2**20, help="MiB for the engine's tensors")

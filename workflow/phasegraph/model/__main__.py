@@ -1,4 +1,4 @@
-"""``python -m phasegraph.model``: write the nodes and the mask of possible edges of a checkpoint's architecture.
+"""``python -m phasegraph.model``: write the nodes and the mask of possible edges of a series' architecture.
 
 It also compares every node's output, as the ablation engine will compute it, with the bridge's.
 """
@@ -12,6 +12,8 @@ from phasegraph.errors import PhasegraphError, user_errors
 from phasegraph.files import atomic
 from phasegraph.model.load import TOLERANCE, compare_with_bridge, components_of, load, read
 from phasegraph.model.nodes import is_parallel, mask_of, nodes_of, write_nodes
+from phasegraph.series.layout import step_and_folder
+from phasegraph.series.table import used_steps
 
 LENGTH = 16
 """Number of tokens on which outputs are compared."""
@@ -20,16 +22,20 @@ LENGTH = 16
 def main() -> None:
     """Read the command line and write both files."""
     parser = argparse.ArgumentParser(prog="phasegraph.model", description=__doc__)
-    parser.add_argument("--checkpoint", required=True, help="folder with config.json and model.safetensors")
+    parser.add_argument("checkpoints", nargs="+", metavar="STEP=FOLDER", help="the checkpoints of a series")
+    parser.add_argument("--manifest", required=True, help="series.tsv; the first checkpoint that counts is taken")
     parser.add_argument("--nodes", required=True, help="table to write (tab separated)")
     parser.add_argument("--mask", required=True, help="matrix to write (.npy, bool [N, N])")
     parser.add_argument("--embed", action="store_true", help="the embedding is a node")
     parser.add_argument("--logits", action="store_true", help="the logits are a node")
     arguments = parser.parse_args()
-    bridge = load(arguments.checkpoint)
-    gap = compare_with_bridge(components_of(read(arguments.checkpoint), LENGTH), bridge, LENGTH)
+    folders, first = dict(map(step_and_folder, arguments.checkpoints)), used_steps(arguments.manifest)[0]
+    if folders.get(first) is None:
+        raise PhasegraphError(f"{arguments.manifest} begins with step {first}, which is not given; run the audit again")
+    bridge = load(folders[first])
+    gap = compare_with_bridge(components_of(read(folders[first]), LENGTH), bridge, LENGTH)
     if not gap <= TOLERANCE[torch.float32]:
-        raise PhasegraphError(f"{arguments.checkpoint}: outputs differ from the bridge's by {gap:.1e}; report this")
+        raise PhasegraphError(f"{folders[first]}: outputs differ from the bridge's by {gap:.1e}; report this")
     nodes = nodes_of(bridge.cfg.n_layers, bridge.cfg.n_heads, embed=arguments.embed, logits=arguments.logits)
     mask = mask_of(nodes, is_parallel(bridge))
     write_nodes(nodes, arguments.nodes)

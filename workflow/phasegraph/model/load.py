@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import build_bridge_from_module
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from phasegraph.errors import PhasegraphError
 from phasegraph.model.components import Components, bridge_components, logits_of, residual_streams
 from phasegraph.model.neox import neox_components, neox_difference
+from phasegraph.series.fault import CheckpointFault, read_fault
+from phasegraph.series.layout import CONFIG, WEIGHTS, layout
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 1e-1}
 """Largest difference, relative to the largest output, at which two implementations count as equal."""
@@ -120,7 +122,8 @@ def read(folder: str | Path, dtype: torch.dtype = torch.float32, device: str | t
     Parameters
     ----------
     folder
-        A standard Hugging Face folder: ``config.json`` and ``model.safetensors``.
+        A standard Hugging Face folder: ``config.json``, and the weights in one file or in shards, as safetensors or
+        as torch pickles them.
     dtype
         float32, bfloat16 or float16, whatever the file holds.
     device
@@ -128,32 +131,50 @@ def read(folder: str | Path, dtype: torch.dtype = torch.float32, device: str | t
 
     Raises
     ------
+    CheckpointFault
+        If the folder lacks a file, or its weights are truncated, not finite or do not fit its configuration.
     PhasegraphError
-        If the folder lacks a file, or its weights are truncated or do not fit its configuration.
+        If transformers knows no model of its configuration.
     """
     folder = Path(folder)
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise PhasegraphError(f"{folder}: {name} is missing; restore it or take this step out of the series")
+    if fault := read_fault(folder):
+        raise fault
+    way_out = "restore it or take this step out of the series"
+    if not (folder / CONFIG).is_file():
+        raise CheckpointFault("missing", f"{folder}: {CONFIG} is missing; {way_out}")
+    try:
+        weights = layout(folder)
+    except FileNotFoundError as error:
+        raise CheckpointFault("missing", f"{error}; {way_out}") from error
     os.environ["HF_HUB_OFFLINE"] = "1"  # a checkpoint is a folder; nothing may look further
     transformers_logging.disable_progress_bar()
     try:
-        # No trust_remote_code, no pickle: a checkpoint is data.
+        AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # a file that is no JSON is the checkpoint's fault, a model that nobody knows is not
+        damaged = "is not a valid JSON file" in str(error)
+        sentence = f"{folder}: {CONFIG} names no model that transformers knows ({_first_line(error)})"
+        raise CheckpointFault("unreadable", sentence) if damaged else PhasegraphError(sentence) from error
+    try:
+        # No trust_remote_code, and of a pickle the tensors alone: a checkpoint is data.
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             attn_implementation="eager",  # the only implementation that exposes attention patterns
             local_files_only=True,
-            use_safetensors=True,
+            use_safetensors=weights.name.startswith(WEIGHTS),
+            weights_only=True,
             output_loading_info=True,
         )
     except Exception as error:  # whatever a damaged file raises, the user needs the folder's name
-        raise PhasegraphError(f"{folder}: cannot be loaded ({_first_line(error)}); fetch or train it again") from error
+        sentence = f"{folder}: cannot be loaded ({_first_line(error)}); fetch or train it again"
+        raise CheckpointFault("unreadable", sentence) from error
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
-        raise PhasegraphError(
-            f"{folder}: {len(missing)} weights are missing, {missing[0]} among them; fetch or train it again"
-        )
+        sentence = f"{folder}: {len(missing)} weights are missing, {missing[0]} among them; fetch or train it again"
+        raise CheckpointFault("unreadable", sentence)
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise CheckpointFault("not finite", f"{folder}: {name} holds infinite or NaN weights; {way_out}")
     return model.eval().requires_grad_(False).to(device)
 
 

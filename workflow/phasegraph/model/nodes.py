@@ -64,3 +64,19 @@ def write_nodes(nodes: list[Node], path: str | Path) -> None:
         table.writerow(["index", "name", "layer", "kind", "head"])
         for node in nodes:
             table.writerow([node.index, node.name, node.layer, node.kind, "" if node.head is None else node.head])
+
+
+def describe_graph(nodes: list[Node], mask: np.ndarray) -> dict[str, np.ndarray]:
+    """Put nodes and mask into arrays, so that the results of one checkpoint can be read without those of another.
+
+    Returns
+    -------
+    dict of str to ndarray
+        ``layer`` int64 [N], ``kind`` str [N], ``head`` int64 [N] (-1 but for heads) and ``mask`` bool [N, N].
+    """
+    return {
+        "layer": np.array([node.layer for node in nodes]),
+        "kind": np.array([str(node.kind) for node in nodes]),
+        "head": np.array([-1 if node.head is None else node.head for node in nodes]),
+        "mask": mask,
+    }

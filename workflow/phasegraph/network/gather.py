@@ -29,6 +29,7 @@ from phasegraph.network.roles import (
     kendall_tau_b,
     rank_nodes,
 )
+from phasegraph.series.used import used_files
 from phasegraph.types import GROUPS, Effect, Node
 
 IN_STEPS = ("gini_betweenness", "churn", "tau_", "jaccard_")
@@ -50,7 +51,7 @@ class Outputs:
     """npz: ``steps`` int64 [S], ``names`` [m] (``<effect>.<metric>``), ``values`` float64 [S, 17, m]."""
 
 
-def gather(network: list[Path], edges: list[Path], nodes: Path, mask: Path, outputs: Outputs) -> None:
+def gather(network: list[Path], edges: list[Path], manifest: Path, nodes: Path, mask: Path, outputs: Outputs) -> None:
     """Collect the checkpoints of a study.
 
     Parameters
@@ -59,6 +60,8 @@ def gather(network: list[Path], edges: list[Path], nodes: Path, mask: Path, outp
         ``network/<step>.npz`` of every checkpoint, in any order.
     edges
         ``edges/<step>.npy`` of the same checkpoints, the total effect.
+    manifest
+        ``series.tsv``; files of checkpoints that it leaves out are not read.
     nodes, mask
         ``nodes.tsv`` and ``mask.npy``.
     outputs
@@ -67,7 +70,7 @@ def gather(network: list[Path], edges: list[Path], nodes: Path, mask: Path, outp
     Raises
     ------
     PhasegraphError
-        If the two lists name other steps, a step is there twice, or a file is not what it should be.
+        If a step has no file or two, or a file is not what it should be.
 
     Notes
     -----
@@ -77,14 +80,12 @@ def gather(network: list[Path], edges: list[Path], nodes: Path, mask: Path, outp
     its interval has the width of churn's, which covered 93-100 % for a nominal 90 % on simulated edges. Distances and
     churn are those of the edges between components, rankings those of components.
     """
-    network_by_step, edges_by_step = _by_step(network), _by_step(edges)
-    if odd := network_by_step.keys() ^ edges_by_step.keys():
-        raise PhasegraphError(f"step {min(odd)} is in only one of --network and --edges; name the same steps in both")
+    network, edges = used_files(network, manifest), used_files(edges, manifest)
+    steps = [int(path.stem) for path in edges]
     listed = read_nodes(nodes)
     possible, components = read_mask(mask, len(listed)), are_components(listed)
-    steps = sorted(network_by_step)
-    metric_names, metrics, score_names, scores = _read_networks([network_by_step[s] for s in steps], len(listed))
-    churn, floors, excess, matrix = _walk([edges_by_step[s] for s in steps], possible, components)
+    metric_names, metrics, score_names, scores = _read_networks(network, len(listed))
+    churn, floors, excess, matrix = _walk(edges, possible, components)
     role_scores = _role_scores(score_names, scores, possible, components)
     names = [*metric_names, f"{Effect.TOTAL}.churn"]
     values = np.concatenate([metrics, churn[..., None]], axis=2)  # [S, 17, m]
@@ -98,17 +99,6 @@ def gather(network: list[Path], edges: list[Path], nodes: Path, mask: Path, outp
         np.save(temporary, matrix)
     with atomic(outputs.replicates) as temporary:
         np.savez(temporary, steps=np.array(steps, dtype=np.int64), names=np.array(names), values=values)
-
-
-def _by_step(paths: list[Path]) -> dict[int, Path]:
-    found: dict[int, Path] = {}
-    for path in paths:
-        if not path.stem.isdecimal():
-            raise PhasegraphError(f"{path}: not <step>.npz or <step>.npy; give files of the total effect only")
-        if int(path.stem) in found:
-            raise PhasegraphError(f"{path}: the same step as {found[int(path.stem)]}; leave one out")
-        found[int(path.stem)] = path
-    return found
 
 
 def _read_networks(paths: list[Path], size: int) -> tuple[list[str], np.ndarray, list[str], np.ndarray]:

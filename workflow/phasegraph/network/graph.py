@@ -1,6 +1,7 @@
 """The causal graph of a checkpoint: read from the files of the edges stage, checked, and handed to igraph."""
 
 import csv
+import zipfile
 from pathlib import Path
 
 import igraph
@@ -126,15 +127,41 @@ def read_mask(path: str | Path, size: int) -> np.ndarray:
             f"{path}: {mask.dtype} {list(mask.shape)}, expected bool [{size}, {size}] as in nodes.tsv; "
             f"run the edges stage again"
         )
-    if not mask.any():
-        raise PhasegraphError(f"{path}: no edge is possible; use a model of more layers")
-    two_steps = mask.astype(np.float32) @ mask.astype(np.float32) > 0  # [N, N]; float32 for the BLAS product
-    if mask.diagonal().any() or (two_steps & ~mask).any():
-        raise PhasegraphError(
-            f"{path}: not a strict partial order (u -> u is possible, or u -> v -> t without u -> t); "
-            f"run the edges stage again"
-        )
+    _check_order(mask, path)
     return mask
+
+
+def read_graph(path: str | Path) -> tuple[list[Node], np.ndarray]:
+    """Read nodes and mask of one checkpoint, from what was measured there.
+
+    Parameters
+    ----------
+    path
+        ``edges/<step>.more.npz``, with the arrays of `phasegraph.model.nodes.describe_graph`.
+
+    Returns
+    -------
+    list of Node, ndarray
+        The nodes in order of index, and the possible edges, bool [N, N].
+
+    Raises
+    ------
+    PhasegraphError
+        If it is unreadable, or the mask is not as `read_mask` wants it.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
+            columns = zip(file["layer"].tolist(), file["kind"].tolist(), file["head"].tolist(), strict=True)
+            mask = file["mask"]
+        nodes = [
+            Node(index, layer, Kind(kind), head if head >= 0 else None)
+            for index, (layer, kind, head) in enumerate(columns)
+        ]
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise PhasegraphError(f"{path}: missing or damaged; delete it and run the edges stage again") from error
+    _check_order(mask, path)
+    return nodes, mask
 
 
 def read_edges(path: str | Path, mask: np.ndarray) -> np.ndarray:
@@ -222,3 +249,14 @@ def _load(path: Path) -> np.ndarray:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise PhasegraphError(f"{path}: not a readable .npy file; delete it and run the edges stage again") from error
+
+
+def _check_order(mask: np.ndarray, path: Path) -> None:
+    if not mask.any():
+        raise PhasegraphError(f"{path}: no edge is possible; use a model of more layers")
+    two_steps = mask.astype(np.float32) @ mask.astype(np.float32) > 0  # [N, N]; float32 for the BLAS product
+    if mask.diagonal().any() or (two_steps & ~mask).any():
+        raise PhasegraphError(
+            f"{path}: not a strict partial order (u -> u is possible, or u -> v -> t without u -> t); "
+            f"run the edges stage again"
+        )

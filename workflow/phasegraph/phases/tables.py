@@ -97,7 +97,9 @@ def read_tables(metrics: Path, behaviour: Path, manifest: Path) -> Tables:
     prefix = _column(per_head, behaviour, "quantity", PREFIX, steps)
 
     keep = moved(arc_length)
-    left_out = {step: "no metrics" for step in arc if step not in set(steps.tolist())}
+    # A checkpoint without arc length is one that the audit leaves out of everything, not of the tests alone.
+    measured_steps = set(steps.tolist())
+    left_out = {step: "no metrics" for step in arc if arc[step] is not None and step not in measured_steps}
     left_out |= {int(steps[i]): f"same weights as step {steps[i - 1]}" for i in np.flatnonzero(~keep)}
     columns = {name: values[keep] for name, values in columns.items()}
     undefined = {}
@@ -118,7 +120,10 @@ def read_tables(metrics: Path, behaviour: Path, manifest: Path) -> Tables:
 
 def _read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
     try:
-        table = pl.read_csv(path, separator="\t") if path.suffix == ".tsv" else pl.read_parquet(path)
+        if path.suffix == ".tsv":
+            table = pl.read_csv(path, separator="\t", infer_schema_length=None)
+        else:
+            table = pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise PhasegraphError(f"{path} is missing or damaged; run the stage that writes it again") from error
     if absent := [name for name in columns if name not in table.columns]:

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from phasegraph.errors import PhasegraphError
 from phasegraph.files import atomic
 from phasegraph.report import sentences, tables, texts
+from phasegraph.report.audit import audit_table, audit_text
 from phasegraph.report.catalogue import FIGURES
 from phasegraph.report.choose import landmarks
 from phasegraph.report.evidence import boundaries, tested, transition
@@ -80,6 +81,8 @@ def write_page(study: StudyData, config: Path, figures: list[Path], out: Path, c
         "verdict": sentences.verdict(study.phases),
         "facts": _facts(study),
         "method": method_texts(study, settings),
+        "audit": audit_text(study),
+        "audit_table": audit_table(study),
         **_phases(study),
         **_roles(study),
         **_edges(study),
@@ -114,7 +117,7 @@ def _facts(study: StudyData) -> list[tuple[str, str]]:
     """Collect the few numbers at the head of the page: what, and how much."""
     phases, change = study.phases, transition(study.phases)
     facts = [
-        ("checkpoints", f"{len(study.steps):,}"),
+        ("checkpoints", _of(len(study.steps), len(study.series["step"]))),
         ("steps", steps_range(int(study.steps[0]), int(study.steps[-1]))),
         ("components", f"{study.components.sum():,}"),
         ("transition of behaviour", steps_range(change.start, change.end) if change else "none dated"),
@@ -124,6 +127,11 @@ def _facts(study: StudyData) -> list[tuple[str, str]]:
     abrupt = sum(boundary.abrupt for boundary in boundaries(phases))
     kinds = ((abrupt, "abrupt"), (len(boundaries(phases)) - abrupt, "gradual"))
     return [*facts, ("boundaries", ", ".join(f"{count} {kind}" for count, kind in kinds if count) or "none")]
+
+
+def _of(used: int, there: int) -> str:
+    """Write how many of how many, or how many if it is all."""
+    return f"{used:,}" if used == there else f"{used:,} of {there:,}"
 
 
 def _phases(study: StudyData) -> dict:
@@ -205,7 +213,12 @@ def _links(study: StudyData, config: Path, out: Path) -> list[tuple[str, str, st
     links = [(name, _relative(study.folder / name, out), what) for name, what in FILES.items()]
     links.append((config.name, _relative(config, out), "the merged configuration"))
     manifest = study.manifest_path
-    return [*links, (manifest.name, _relative(manifest, out), "the checkpoints: content, tokens, weight displacement")]
+    audit = manifest.with_name("audit.json")
+    return [
+        *links,
+        (manifest.name, _relative(manifest, out), "the checkpoints: content, tokens, weight displacement, faults"),
+        (audit.name, _relative(audit, out), "what the audit found in each"),
+    ]
 
 
 def _flat(prefix: str, settings: dict) -> dict[str, str]:

@@ -105,14 +105,25 @@ class StudyData:
             raise PhasegraphError(f"{path}: damaged; delete it and run the phases stage again") from error
 
     @cached_property
+    def series(self) -> dict[str, np.ndarray]:
+        """Columns of ``series.tsv`` at all steps of the series, those included that are left out of the analysis."""
+        return read_manifest(self.manifest_path)
+
+    @cached_property
     def manifest(self) -> dict[str, np.ndarray]:
         """Columns of ``series.tsv`` at `steps`, [S] each."""
-        series = read_manifest(self.manifest_path)
+        series = self.series
         places = {step: place for place, step in enumerate(series["step"].tolist())}
         if lost := [step for step in self.steps.tolist() if step not in places]:
             raise PhasegraphError(f"{self.manifest_path}: step {lost[0]} is missing; list the series again")
         order = [places[step] for step in self.steps.tolist()]
         return {name: values[order] for name, values in series.items()}
+
+    @cached_property
+    def moved(self) -> np.ndarray:
+        """How far the weights moved since the checkpoint before, float64 [S], to divide by: NaN where they did not."""
+        displacement = self.manifest["displacement"]
+        return np.where(displacement > 0, displacement, np.nan)
 
     @cached_property
     def path_effect(self) -> Effect:

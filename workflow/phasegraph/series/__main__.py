@@ -35,17 +35,27 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--state-every", type=int, help="steps between two optimiser states (default: 143)")
     train.set_defaults(run=_train)
 
-    manifest = commands.add_parser("manifest", help="list checkpoints with their contents and their distances")
-    manifest.add_argument(
-        "folders", nargs="+", type=Path, metavar="FOLDER", help="checkpoint folder, named by its step"
-    )
-    manifest.add_argument("--out", required=True, type=Path, help="table to write")
-    manifest.add_argument("--tokens-per-step", type=int, help="tokens in a training batch, if known")
-    manifest.set_defaults(run=_manifest)
-
+    _add_audit(commands.add_parser("audit", help="list checkpoints: contents, distances, and what is wrong with which"))
     _add_resolve(commands.add_parser("resolve", help="find the commit of every step in a repository of a hub"))
     _add_fetch(commands.add_parser("fetch", help="put one commit's weights and configuration into a folder"))
+    _add_tokenizer(commands.add_parser("tokenizer", help="put the tokenizer of a series into a folder"))
     return parser
+
+
+def _add_audit(audit: argparse.ArgumentParser) -> None:
+    audit.add_argument(
+        "checkpoints", nargs="+", metavar="STEP=FOLDER", help="a checkpoint; without a folder it is missing"
+    )
+    audit.add_argument("--out", required=True, type=Path, help="table to write")
+    audit.add_argument("--json", required=True, type=Path, help="what was found, as JSON")
+    audit.add_argument("--pins", type=Path, help="table that resolve wrote, for revisions, commits and tokens")
+    audit.add_argument("--tokens-per-step", type=int, help="tokens in a training batch, if known")
+    audit.add_argument(
+        "--flagged",
+        default="exclude",
+        help="exclude or include what is flagged, stop at it, or include these steps: 500,1000 (default: exclude)",
+    )
+    audit.set_defaults(run=_audit)
 
 
 def _add_resolve(resolve: argparse.ArgumentParser) -> None:
@@ -74,7 +84,19 @@ def _add_fetch(fetch: argparse.ArgumentParser) -> None:
     fetch.add_argument("--out", required=True, type=Path, help="folder for config.json and model.safetensors")
     fetch.add_argument("--downloads", type=Path, help="folder for downloads (default: .downloads beside --out)")
     fetch.add_argument("--keep", action="store_true", help="keep the downloaded files there")
+    fetch.add_argument(
+        "--mark-faults",
+        action="store_true",
+        help="leave a marker in --out, which the audit names, where what was published is no whole checkpoint",
+    )
     fetch.set_defaults(run=_fetch)
+
+
+def _add_tokenizer(tokenizer: argparse.ArgumentParser) -> None:
+    tokenizer.add_argument("--pins", required=True, type=Path, help="table that resolve wrote")
+    tokenizer.add_argument("--out", required=True, type=Path, help="folder for the tokenizer's files and source.json")
+    tokenizer.add_argument("--downloads", type=Path, help="folder for downloads (default: .downloads beside --out)")
+    tokenizer.set_defaults(run=_tokenizer)
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -90,11 +112,11 @@ def _recipe(text: str) -> Recipe:
         raise PhasegraphError(f"--recipe is not JSON ({error}); give an object such as '{{\"layers\": 2}}'") from error
 
 
-def _steps(text: str) -> list[int]:
+def _steps(text: str, option: str = "--steps must be") -> list[int]:
     try:
         return [int(step) for step in text.split(",")]
     except ValueError as error:
-        raise PhasegraphError(f"--steps must be whole numbers with commas between, not {text!r}") from error
+        raise PhasegraphError(f"{option} whole numbers with commas between, not {text!r}") from error
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -110,10 +132,22 @@ def _train(arguments: argparse.Namespace) -> None:
     )
 
 
-def _manifest(arguments: argparse.Namespace) -> None:
-    from phasegraph.series.manifest import write_manifest
+def _audit(arguments: argparse.Namespace) -> None:
+    from phasegraph.series.audit import list_series
+    from phasegraph.series.layout import step_and_folder
+    from phasegraph.series.pins import read_pins
 
-    write_manifest(arguments.folders, arguments.out, arguments.tokens_per_step)
+    flagged = arguments.flagged
+    if flagged not in ("exclude", "include", "stop"):
+        flagged = _steps(flagged, "--flagged must be exclude, include, stop or")
+    list_series(
+        map(step_and_folder, arguments.checkpoints),
+        arguments.out,
+        arguments.json,
+        flagged=flagged,
+        pins=read_pins(arguments.pins) if arguments.pins else (),
+        tokens_per_step=arguments.tokens_per_step,
+    )
 
 
 def _json(text: str, option: str) -> object:
@@ -161,17 +195,37 @@ def _resolve(arguments: argparse.Namespace) -> None:
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
+    from phasegraph.series.fault import CheckpointFault, write_fault
     from phasegraph.series.hub import fetch
     from phasegraph.series.pins import pin_of
 
     _quiet()
-    repo, commit = arguments.repo, arguments.commit
-    if arguments.pins is not None and arguments.step is not None:
-        pin = pin_of(arguments.pins, arguments.step)
-        repo, commit = pin.repo, pin.commit
-    if not repo or not commit:
-        raise PhasegraphError("say what to fetch: --pins with --step, or --repo with --commit")
-    fetch(repo, commit, arguments.out, downloads=arguments.downloads, keep=arguments.keep)
+    repo, commit, out = arguments.repo, arguments.commit, arguments.out
+    try:
+        if arguments.pins is not None and arguments.step is not None:
+            pin = pin_of(arguments.pins, arguments.step)
+            repo, commit = pin.repo, pin.commit
+        if not repo or not commit:
+            raise PhasegraphError("say what to fetch: --pins with --step, or --repo with --commit")
+        fetch(repo, commit, out, downloads=arguments.downloads, keep=arguments.keep)
+    except CheckpointFault as fault:
+        if not arguments.mark_faults:
+            raise
+        write_fault(out, fault)
+        which = "checkpoint" if arguments.step is None else f"step {arguments.step}"
+        logging.getLogger("phasegraph.series").warning("%s is %s, marked in %s: %s", which, fault.kind, out, fault)
+
+
+def _tokenizer(arguments: argparse.Namespace) -> None:
+    from phasegraph.series.pins import read_pins
+    from phasegraph.series.tokenizer import fetch_tokenizer
+
+    _quiet()
+    pins = read_pins(arguments.pins)
+    if not pins:
+        raise PhasegraphError(f"{arguments.pins} lists no steps; resolve the series again")
+    commits = [pin.commit for pin in pins if pin.commit]
+    fetch_tokenizer(pins[0].repo, commits, arguments.out, downloads=arguments.downloads)
 
 
 def _quiet() -> None:

@@ -8,63 +8,32 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from phasegraph.errors import PhasegraphError
-from phasegraph.files import atomic
 from phasegraph.series import weights
+from phasegraph.series.fault import read_fault
 from phasegraph.series.line import Place, is_better, out_of_line
+from phasegraph.series.manifest import write_audit, write_manifest
+from phasegraph.series.pins import Pin
 from phasegraph.series.suspects import duplicates, foreign_tensors, sample_distances
+from phasegraph.series.table import UNMEASURABLE, Audited, Flag
 
 logger = logging.getLogger(__name__)
-
-KINDS = ("missing", "unreadable", "not finite", "other architecture", "duplicate", "out of line")
 
 ARCHITECTURE = ("model_type", "num_hidden_layers", "n_layer", "num_attention_heads", "n_head", "num_key_value_heads")
 """Keys of config.json in which the checkpoints of a series must agree beside the weights' shapes."""
 
+SHOWN = 3
+"""Flagged checkpoints that an error names."""
+
 ROUNDING = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float8_e4m3fn": 2.0**-3, "float8_e5m2": 2.0**-2}
 """Relative difference that a conversion to a number format can make, with a factor 2 to spare."""
-
-
-@dataclass(frozen=True)
-class Flag:
-    """One fault of a checkpoint."""
-
-    kind: str
-    """One of `KINDS`."""
-    sentence: str
-    """What was found, for a reader."""
-    of: int | None = None
-    """Of a duplicate, the step that it repeats."""
-
-
-@dataclass
-class Audited:
-    """What the audit says about one step. Numbers are None where the weights cannot be read."""
-
-    step: int
-    folder: str | None
-    flags: list[Flag] = field(default_factory=list)
-    digest: str | None = None
-    """SHA-256 of the weights (`weights.content_digest`)."""
-    bytes: int | None = None
-    """Size of the files of weights."""
-    dtype: str | None = None
-    """Number format of the weights; several are separated by commas."""
-    parameters: int | None = None
-    """Number of weights."""
-    distance: float | None = None
-    """Euclidean distance of the weights from the previous good checkpoint."""
-
-    @property
-    def good(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.flags
 
 
 @dataclass
@@ -77,8 +46,55 @@ class _Readable:
     config: dict
 
 
+def list_series(
+    checkpoints: Iterable[tuple[int, str | Path | None]],
+    out: str | Path,
+    findings: str | Path,
+    *,
+    flagged: Literal["exclude", "include", "stop"] | Collection[int] = "exclude",
+    pins: Iterable[Pin] = (),
+    tokens_per_step: int | None = None,
+) -> None:
+    """Audit a series and write what was found, with one line in the log for every fault and one in all.
+
+    Parameters
+    ----------
+    checkpoints
+        Step and folder of each; None for a missing one.
+    out
+        The manifest to write (`manifest.write_manifest`).
+    findings
+        The JSON file to write (`manifest.write_audit`).
+    flagged
+        What becomes of flagged checkpoints: the analysis leaves them out, takes what can be measured, takes the steps
+        given here, or there is none (nothing is written).
+    pins, tokens_per_step
+        See `manifest.write_manifest`.
+
+    Raises
+    ------
+    PhasegraphError
+        If no checkpoint is usable, or one is flagged and `flagged` is stop; and what `audit` raises.
+    """
+    include = {"include": "all"}.get(flagged, ()) if isinstance(flagged, str) else flagged
+    rows = audit(checkpoints, include=include)
+    bad = [f"{row.step} ({', '.join(flag.kind for flag in row.flags)})" for row in rows if row.flags]
+    named = ", ".join(bad[:SHOWN]) + f" and {len(bad) - SHOWN} more" * (len(bad) > SHOWN)
+    share = f"{len(bad)} of {len(rows)} checkpoints are flagged: {named}; the log above says why"
+    if bad and flagged == "stop":
+        raise PhasegraphError(f"{share}; take them out of steps, or set flagged: exclude")
+    if not any(row.used for row in rows):
+        raise PhasegraphError(f"{out}: no checkpoint is usable; {share}; correct the series' source or its steps")
+    write_manifest(rows, out, pins=pins, tokens_per_step=tokens_per_step)
+    write_audit(findings, rows)
+    logger.info("%d checkpoints, %d flagged, %d used", len(rows), len(bad), sum(row.used for row in rows))
+
+
 def audit(
-    checkpoints: Iterable[tuple[int, str | Path]], expected: Iterable[int] = (), *, progress: bool = True
+    checkpoints: Iterable[tuple[int, str | Path | None]],
+    expected: Iterable[int] = (),
+    include: Literal["all"] | Collection[int] = (),
+    progress: bool = True,
 ) -> list[Audited]:
     """Check a series.
 
@@ -87,9 +103,11 @@ def audit(
     Parameters
     ----------
     checkpoints
-        Step and folder of each, in any order.
+        Step and folder of each, in any order; no folder stands for a missing one.
     expected
         Steps that should be there; those of `checkpoints` always should.
+    include
+        Steps that are used although they are flagged; ``"all"`` means every one that can be measured.
     progress
         Whether to log every tenth part.
 
@@ -101,40 +119,38 @@ def audit(
     Raises
     ------
     PhasegraphError
-        If a step is given twice.
+        If a step is given twice, or a step to include is not in the series or cannot be measured.
     """
-    folders: dict[int, Path] = {}
+    folders: dict[int, Path | None] = {}
     for step, folder in checkpoints:
         if step in folders:
             raise PhasegraphError(f"checkpoint {step} is given twice: {folders[step]} and {folder}; give one of them")
-        folders[step] = Path(folder)
+        folders[step] = Path(folder) if folder else None
     rows, readable = [], []
     steps = sorted({*folders, *expected})
     for number, step in enumerate(steps, start=1):
-        row = Audited(step, folders[step].as_posix() if step in folders else None)
-        rows.append(row)
-        readable += _read(row, folders.get(step))
+        folder = folders.get(step)
+        rows.append(Audited(step, folder.as_posix() if folder else None))
+        readable += _read(rows[-1], folder)
         if progress and number * 10 // len(steps) > (number - 1) * 10 // len(steps):
             logger.info("%d of %d checkpoints read", number, len(steps))
     line = _of_one_architecture(readable)
     _flag_suspects(line)
-    _measure(line)
     for row in rows:
         for flag in row.flags:
-            logger.warning("checkpoint %d: %s: %s", row.step, flag.kind, flag.sentence)
+            logger.warning("checkpoint %d: %s", row.step, flag)
+    _choose(rows, include)
+    _measure(line)
     return rows
-
-
-def write_audit(path: str | Path, rows: Iterable[Audited]) -> None:
-    """Write what `audit` found as JSON: one object per checkpoint, with the fields of `Audited`."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps({"checkpoints": [asdict(row) for row in rows]}, indent=1) + "\n")
 
 
 def _read(row: Audited, folder: Path | None) -> list[_Readable]:
     """Describe a checkpoint, or flag it; a list of one or none."""
     if folder is None:
         row.flags.append(Flag("missing", "there is no checkpoint of this step"))
+        return []
+    if fault := read_fault(folder):
+        row.flags.append(Flag(fault.kind, str(fault)))
         return []
     try:
         found = weights.describe(folder)
@@ -247,10 +263,23 @@ def _verified(line: list[_Readable], at: int, place: Place, names: list[str] | N
     return f"are {away}, but only {there[0]:.3g} from step {left} and {there[1]:.3g} from step {right}"
 
 
+def _choose(rows: list[Audited], include: Literal["all"] | Collection[int]) -> None:
+    """Note which rows are used."""
+    if include != "all" and (unknown := sorted({*include} - {row.step for row in rows})):
+        raise PhasegraphError(f"checkpoint {unknown[0]} cannot be included: the series has no such step")
+    for row in rows:
+        obstacles = [flag for flag in row.flags if flag.kind in UNMEASURABLE]
+        if obstacles and include != "all" and row.step in include:
+            why = f"{obstacles[0].kind}: {obstacles[0].sentence}"
+            raise PhasegraphError(f"checkpoint {row.step} is flagged and cannot be included all the same ({why})")
+        row.used = row.good or (not obstacles and (include == "all" or row.step in include))
+
+
 def _measure(line: list[_Readable]) -> None:
+    """Measure how far each lies from the previous used one."""
     previous = None
     for one in line:
         if previous is not None:
             one.row.distance = weights.distance(previous.folder, one.folder)
-        if one.row.good:
+        if one.row.used:
             previous = one

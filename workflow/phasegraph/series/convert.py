@@ -1,22 +1,22 @@
-"""Any checkpoint's weights as one safetensors file, without the buffers that are no weights.
+"""The tensors of any file of weights, which of them are buffers, and how to write the rest as one safetensors file.
 
-Tensors are copied one at a time, from shards or from pickled files, whose tensors are mapped and not read. Nothing in
-a file is executed: pickled files are read with ``weights_only=True``. The format is described in the documentation of
-safetensors: a length, a JSON header, the data.
+Files are mapped and not read, so that only what is used is in memory. Nothing in a file is executed: pickled files are
+loaded with ``weights_only=True``. The format is described in the documentation of safetensors: a length, a JSON
+header, the data. torch is imported for pickled files alone.
 """
 
+import errno
 import hashlib
 import json
 import math
+import mmap
 import pickle
-import re
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from phasegraph.errors import PhasegraphError
-
-CHUNK = 1 << 24
 
 SIZES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2}
 SIZES |= {"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8}
@@ -28,8 +28,23 @@ TORCH_DTYPES = {
     "float64": "F64",
 }  # fmt: skip
 
-MASK = re.compile(r"(.*\.)?(attn|attention)\.bias")
-BUFFER = re.compile(r"(.*\.)?((attn|attention)\.masked_bias|rotary(_emb)?\.inv_freq)")
+POINTER = b"version https://git-lfs"
+
+DAMAGED = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+)
+"""What torch raises for files that are cut off or overwritten, beside UnpicklingError."""
+
+BUFFERS = ("masked_bias", "inv_freq")
+"""Last parts of the names of buffers that old versions of transformers wrote beside the weights."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +57,8 @@ class Tensor:
     """Its type, as safetensors names it."""
     shape: tuple[int, ...]
     """Its shape."""
-    read: Callable[[], Iterable[bytes | memoryview]]
-    """Gives its bytes, little-endian, last axis fastest, piece by piece."""
+    read: Callable[[], memoryview]
+    """Gives its bytes, little-endian, last axis fastest."""
 
     @property
     def bytes(self) -> int:
@@ -52,9 +67,10 @@ class Tensor:
 
 
 def is_buffer(name: str, shape: Sequence[int]) -> bool:
-    """Whether a tensor is a causal mask or a table of rotary frequencies, which follow from the configuration.
+    """Whether a tensor is a buffer, which follows from the configuration: a causal mask, its value, rotary frequencies.
 
-    Masks are told from weights (such as the biases of an attention layer) by their shape, [1, 1, length, length].
+    Masks, booleans or numbers, are called ``bias`` as some weights are, and told from these by their shape, [1, 1,
+    length, length].
 
     Examples
     --------
@@ -63,8 +79,9 @@ def is_buffer(name: str, shape: Sequence[int]) -> bool:
     >>> is_buffer("gpt_neox.layers.0.attention.dense.bias", (128,))
     False
     """
-    mask = bool(MASK.fullmatch(name)) and len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3]
-    return mask or bool(BUFFER.fullmatch(name))
+    last = name.rpartition(".")[2]
+    is_mask = last == "bias" and len(shape) == 4 and tuple(shape[:2]) == (1, 1) and shape[2] == shape[3]
+    return is_mask or last in BUFFERS
 
 
 def tensors_of(path: Path) -> list[Tensor]:
@@ -74,7 +91,12 @@ def tensors_of(path: Path) -> list[Tensor]:
     ------
     PhasegraphError
         If the file is damaged or truncated, or holds anything but tensors.
+    OSError
+        If it cannot be opened.
     """
+    with path.open("rb") as handle:
+        if handle.read(len(POINTER)) == POINTER:
+            raise PhasegraphError(f"{path} is a Git LFS pointer, not the file itself")
     return _in_safetensors(path) if path.suffix == ".safetensors" else _in_pickle(path)
 
 
@@ -113,61 +135,49 @@ def write_safetensors(tensors: Iterable[Tensor], out: Path) -> str:
 def _chain(head: list[bytes], tensors: Iterable[Tensor]) -> Iterator[bytes | memoryview]:
     yield from head
     for tensor in tensors:
-        yield from tensor.read()
+        yield tensor.read()
 
 
 def _in_safetensors(path: Path) -> list[Tensor]:
-    size = path.stat().st_size
     try:
         with path.open("rb") as handle:
-            length = int.from_bytes(handle.read(8), "little")
+            size, length = path.stat().st_size, int.from_bytes(handle.read(8), "little")
             if length > size - 8:
                 raise ValueError("it ends within its header")
             header = json.loads(handle.read(length))
+            data = memoryview(mmap.mmap(handle.fileno(), size, access=mmap.ACCESS_READ))[8 + length :]
         header.pop("__metadata__", None)
         found, ends = [], [0]
         for name, entry in header.items():
             start, end = entry["data_offsets"]
-            found.append(
-                Tensor(name, entry["dtype"], tuple(entry["shape"]), _reader(path, 8 + length + start, end - start))
-            )
+            found.append(Tensor(name, entry["dtype"], tuple(entry["shape"]), _giving(data[start:end])))
             if found[-1].bytes != end - start:
                 raise ValueError(f"the size of {name} does not fit its shape")
             ends.append(end)
-        if 8 + length + max(ends) != size:
+        if max(ends) != len(data):
             raise ValueError(f"it has {size} bytes and should have {8 + length + max(ends)}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PhasegraphError(f"{path} is not a whole safetensors file ({error})") from error
     return found
 
 
-def _reader(path: Path, start: int, size: int) -> Callable[[], Iterator[bytes]]:
-    def read() -> Iterator[bytes]:
-        with path.open("rb") as handle:
-            handle.seek(start)
-            left = size
-            while left > 0:
-                piece = handle.read(min(left, CHUNK))
-                if not piece:
-                    raise PhasegraphError(f"{path} became shorter while it was read; fetch it again")
-                left -= len(piece)
-                yield piece
-
-    return read
+def _giving(data: memoryview) -> Callable[[], memoryview]:
+    return lambda: data
 
 
 def _in_pickle(path: Path) -> list[Tensor]:
     import torch
 
     try:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # the format before torch 1.6 cannot be mapped and is read into memory
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as handle:
+            is_zip = handle.read(4) == b"PK\x03\x04"  # files of torch before 1.6 cannot be mapped
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         way_out = "it was not loaded, because loading could run code"
         raise PhasegraphError(f"{path} holds more than tensors, or is damaged; {way_out}") from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except DAMAGED as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # torch's word for a directory cut off
+            raise
         reason = str(error).splitlines()[0] if str(error) else repr(error)
         raise PhasegraphError(f"{path} is not a whole file of torch ({reason})") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -182,7 +192,7 @@ def _of_torch(path: Path, name: str, value: "object") -> Tensor:
     if dtype not in TORCH_DTYPES:
         raise PhasegraphError(f"{path}: {name} has the type {dtype}, which safetensors does not know")
 
-    def read() -> list[memoryview]:
-        return [memoryview(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy())]
+    def read() -> memoryview:
+        return memoryview(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
 
     return Tensor(name, TORCH_DTYPES[dtype], tuple(value.shape), read)

@@ -4,25 +4,25 @@ HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, HF_HOME and the other variables of `huggi
 Nothing in a repository is executed.
 """
 
-import fcntl
 import json
 import logging
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
 
 from phasegraph.errors import PhasegraphError
 from phasegraph.files import atomic, sha256
 from phasegraph.series import grids
 from phasegraph.series.convert import Tensor, is_buffer, tensors_of, write_safetensors
-from phasegraph.series.downloads import RemoteFile, download, plain_errors, require_space
-from phasegraph.series.listing import CONFIG, WEIGHTS, commits_of, few, files_of, in_hub_cache, weight_files
+from phasegraph.series.downloads import RemoteFile
+from phasegraph.series.fault import CheckpointFault
+from phasegraph.series.layout import CONFIG, WEIGHTS
+from phasegraph.series.listing import bring, commits_of, few, files_of, record_of, weight_files
 from phasegraph.series.pins import Pin
+from phasegraph.series.refusals import plain_errors, require_space
 
 logger = logging.getLogger(__name__)
 
@@ -82,24 +82,31 @@ def resolve(
         with plain_errors(repo, "", endpoint=endpoint):
             commits = commits_of(repo, endpoint)
         logger.info("%s has %d branches and tags", repo, len(commits))
-        if isinstance(revisions, str):
-            found = grids.find(revisions, commits, repo, steps, steps_per_index)
-        else:
-            found = {
-                step: (revisions[step], grids.Place(step)) for step in steps if _exists(revisions.get(step), commits)
-            }
-        for step, (revision, place) in found.items():
+        for step, (revision, place) in _find(revisions, commits, repo, steps, steps_per_index).items():
             tokens = step * tokens_per_step if place.tokens is None and tokens_per_step else place.tokens
             commit = commits.get(revision, revision)  # a full commit stands for itself
             pins.setdefault(step, Pin(step, repo, revision, commit, tokens, place.stage))
         missing = sorted(set(steps or ()) - pins.keys())
+        message = f"{repo} has no revision for {few(missing)}; {grids.examples(commits)}"
+        if missing and not allow_missing:
+            raise PhasegraphError(f"{message}; correct the steps or the pattern, or take them out of the series")
         if missing:
-            message = f"{repo} has no revision for {few(missing)}; {grids.examples(commits)}"
-            if not allow_missing:
-                raise PhasegraphError(f"{message}; correct the steps or the pattern, or take them out of the series")
             logger.warning("%s", message)
-            pins |= {step: Pin(step, repo, "", "") for step in missing}
+        pins |= {step: Pin(step, repo, "", "") for step in missing}
     return [pins[step] for step in sorted(pins) if steps is None or step in set(steps)]
+
+
+def _find(
+    revisions: str | Mapping[int, str],
+    commits: Mapping[str, str],
+    repo: str,
+    steps: Sequence[int] | None,
+    steps_per_index: int,
+) -> dict[int, tuple[str, grids.Place]]:
+    """Find the revision of every step by the pattern or in the table."""
+    if isinstance(revisions, str):
+        return grids.find(revisions, commits, repo, steps, steps_per_index)
+    return {step: (revisions[step], grids.Place(step)) for step in steps or () if _exists(revisions.get(step), commits)}
 
 
 def fetch(
@@ -133,61 +140,67 @@ def fetch(
 
     Raises
     ------
+    CheckpointFault
+        If the repository has no such commit, or what it has is not a whole checkpoint: trying again would not help.
     PhasegraphError
-        If the commit cannot be had, holds no weights, is damaged, or the disk is full.
+        If the commit cannot be had now: the network, the rights, a transfer that went wrong twice, a full disk.
     """
     if not COMMIT.fullmatch(commit):
         raise PhasegraphError(f"{commit!r} is not a full commit of {repo}; resolve the revision first")
     out = Path(out)
     downloads = out.absolute().parent / ".downloads" if downloads is None else Path(downloads)
     folder, began = downloads / commit, time.monotonic()
-    with plain_errors(repo, commit, downloads, endpoint):
-        folder.mkdir(parents=True, exist_ok=True)
-        with _record(downloads / f"{commit}.json") as (record, save):
-            if record.get("repo") == repo and _is_made(out, record):
-                logger.info("%s holds %s at %s already", out, repo, commit[:8])
-            else:
-                files = files_of(repo, commit, record, endpoint)
-                save({"repo": repo, "files": [[file.path, file.size, file.digest] for file in files.values()]})
-                made = _make(repo, commit, files, folder, out, keep, endpoint)
-                save(record | {"made": made})
-                megabytes, seconds = (out / WEIGHTS).stat().st_size / 1e6, time.monotonic() - began
-                logger.info("wrote %s (%.1f MB) in %.1f s", out, megabytes, seconds)
-            if not keep:
-                shutil.rmtree(folder, ignore_errors=True)
+    with plain_errors(repo, commit, downloads, endpoint), record_of(downloads, commit) as (record, save):
+        if record.get("repo") == repo and _is_made(out, record):
+            logger.info("%s holds %s at %s already", out, repo, commit[:8])
+        else:
+            files, all_known = files_of(repo, commit, record, save, endpoint)
+            try:
+                made = _make(repo, commit, files, folder, out, endpoint)
+            except CheckpointFault as fault:
+                if not all_known:
+                    way_out = "that is all the hub's cache on this machine knows; unset HF_HUB_OFFLINE to look further"
+                    raise PhasegraphError(f"{fault}; {way_out}") from fault
+                _clean(folder, keep)
+                raise
+            save(record | {"repo": repo, "made": made})
+            megabytes, seconds = (out / WEIGHTS).stat().st_size / 1e6, time.monotonic() - began
+            logger.info("wrote %s (%.1f MB) in %.1f s", out, megabytes, seconds)
+        _clean(folder, keep)
+
+
+def _clean(folder: Path, keep: bool) -> None:
+    if not keep:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _make(
-    repo: str, commit: str, files: dict[str, RemoteFile], folder: Path, out: Path, keep: bool, endpoint: str | None
+    repo: str, commit: str, files: dict[str, RemoteFile], folder: Path, out: Path, endpoint: str | None
 ) -> dict[str, str]:
     """Download what is needed and write both files; give their SHA-256."""
+    where = f"{repo} at {commit}"
+    folder.mkdir(exist_ok=True)
 
     def get(name: str) -> Path:
-        if cached := in_hub_cache(repo, commit, files[name]):
-            logger.info("%s at %s: %s is in the hub's cache", repo, commit[:8], name)
-            return cached
-        logger.info("%s at %s: %s (%.1f MB)", repo, commit[:8], name, files[name].size / 1e6)
-        return download(repo, commit, files[name], folder, endpoint)
+        return bring(repo, commit, files[name], folder, endpoint)
 
     names, index = weight_files(repo, commit, files, get)
     size = sum(files[name].size for name in names)
     here = sum(path.stat().st_size for path in folder.iterdir())
     # A single safetensors file without masks needs no second copy, but whether it has masks is not known yet.
-    require_space(folder, size * (1 if names == [WEIGHTS] else 2) - here, f"{repo} at {commit[:8]}")
+    require_space(folder, size * (1 if names == [WEIGHTS] else 2) - here, where)
     config, weights = get(CONFIG), [get(name) for name in names]
-    _check_config(config, repo, commit)
+    _check_config(config, where)
     tensors: dict[str, Tensor] = {}
-    for tensor in (tensor for path in weights for tensor in tensors_of(path)):
+    for tensor in (tensor for path in weights for tensor in _tensors_of(path, where)):
         if tensor.name in tensors:
-            raise PhasegraphError(f"{repo} at {commit}: {tensor.name} is in two of its shards; leave the step out")
+            raise _unreadable(where, f"{tensor.name} is in two of its shards")
         tensors[tensor.name] = tensor
     if lacking := sorted(set(index) - tensors.keys()):
-        raise PhasegraphError(
-            f"{repo} at {commit}: the shards lack {few(lacking)}, which the index lists; leave the step out"
-        )
+        raise _unreadable(where, f"the shards lack {few(lacking)}, which the index lists")
     kept = [tensor for tensor in tensors.values() if not is_buffer(tensor.name, tensor.shape)]
     if not kept:
-        raise PhasegraphError(f"{repo} at {commit}: {', '.join(names)} holds no weights; leave the step out")
+        raise _unreadable(where, f"{', '.join(names)} holds no weights")
     with atomic(out / WEIGHTS) as new_weights, atomic(out / CONFIG) as new_config:
         shutil.copyfile(config, new_config)
         if names == [WEIGHTS] and len(kept) == len(tensors):
@@ -199,13 +212,25 @@ def _make(
     return made
 
 
-def _check_config(path: Path, repo: str, commit: str) -> None:
+def _check_config(path: Path, where: str) -> None:
     try:
         if isinstance(json.loads(path.read_text()), dict):
             return
     except ValueError:
         pass
-    raise PhasegraphError(f"{repo} at {commit}: its {CONFIG} is not a JSON object; leave the step out")
+    raise _unreadable(where, f"its {CONFIG} is not a JSON object")
+
+
+def _tensors_of(path: Path, where: str) -> list[Tensor]:
+    """List the tensors of a file that is as it was published, so that what is wrong with it was published too."""
+    try:
+        return tensors_of(path)
+    except PhasegraphError as error:
+        raise _unreadable(where, str(error).replace(str(path), path.name)) from error
+
+
+def _unreadable(where: str, what: str) -> CheckpointFault:
+    return CheckpointFault("unreadable", f"{where}: {what}; leave the step out")
 
 
 def _place(source: Path, target: Path, may_link: bool) -> None:
@@ -230,34 +255,6 @@ def _belongs(pin: Pin, repo: str, revisions: str | Mapping[int, str], steps_per_
 
 def _exists(revision: str | None, commits: Mapping[str, str]) -> bool:
     return revision is not None and (revision in commits or bool(COMMIT.fullmatch(revision)))
-
-
-@contextmanager
-def _record(path: Path) -> Iterator[tuple[dict, Callable[[dict], None]]]:
-    """Give what was noted about a commit, and a way to note more; other processes wait for their turn."""
-    with path.open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:
-            logger.warning("%s has no file locks; do not fetch one commit twice at the same time", path.parent)
-        handle.seek(0)
-        try:
-            record = json.load(handle)
-        except ValueError:  # new, or cut off by a kill
-            record = {}
-
-        def save(new: dict) -> None:
-            _overwrite(handle, json.dumps(new))
-            record.update(new)
-
-        yield record, save
-
-
-def _overwrite(handle: TextIO, text: str) -> None:
-    handle.seek(0)
-    handle.truncate()
-    handle.write(text)
-    handle.flush()
 
 
 def _is_made(out: Path, record: dict) -> bool:

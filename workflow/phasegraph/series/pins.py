@@ -10,6 +10,7 @@ from pathlib import Path
 
 from phasegraph.errors import PhasegraphError
 from phasegraph.files import atomic
+from phasegraph.series.fault import CheckpointFault
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,14 @@ def pin_of(path: str | Path, step: int) -> Pin:
 
     Raises
     ------
+    CheckpointFault
+        If the table says that the repository lacks the step.
     PhasegraphError
-        If the table does not list the step, or says that the repository lacks it.
+        If it does not list the step.
     """
     for pin in read_pins(path):
         if pin.step == step:
             if not pin.commit:
-                raise PhasegraphError(f"step {step} has no revision in {pin.repo}; take it out of the series")
+                raise CheckpointFault("missing", f"step {step} has no revision in {pin.repo}; leave the step out")
             return pin
     raise PhasegraphError(f"{path} does not list step {step}; resolve the series again")

@@ -1,43 +1,38 @@
 """The weights of a checkpoint's folder, whatever the format of its files.
 
-Read are ``model.safetensors``, its shards under ``model.safetensors.index.json``, ``pytorch_model.bin`` and its shards
-under ``pytorch_model.bin.index.json``; the first of these that is there counts, as in transformers. Of what they hold,
-a *weight* is a floating-point tensor, except
+Read is the first of `layout.LAYOUTS` that is there: one file or shards, safetensors or pickled. Of what they hold, a
+*weight* is a floating-point tensor, except
 
-- buffers that old versions of transformers wrote beside the weights: rotary ``inv_freq``, ``masked_bias`` and causal
-  masks stored as numbers (a ``bias`` of shape [1, 1, n, n]); boolean and integer masks are no floating-point tensors;
+- buffers that old versions of transformers wrote beside the weights (`convert.is_buffer`);
 - the unembedding of a model whose config.json says ``tie_word_embeddings``: one format stores it twice, another once.
   Where config.json is silent it is left out if it equals the embedding.
 
-Tensors come in the order of their names, one in memory at a time. torch is imported only for what numpy cannot read.
+Tensors come in the order of their names, one in memory at a time. torch is imported only for pickled files and for
+float8.
 """
 
 import hashlib
 import json
 import math
-import pickle
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from phasegraph.errors import PhasegraphError
-
-LAYOUTS = tuple(name + part for name in ("model.safetensors", "pytorch_model.bin") for part in ("", ".index.json"))
-"""Files by which a checkpoint is recognised, the preferred first."""
+from phasegraph.series.convert import TORCH_DTYPES, Tensor, is_buffer, tensors_of
+from phasegraph.series.layout import CONFIG, INDEX, layout, shards_of
 
 INPUT_EMBEDDINGS = ("embed_in.weight", "wte.weight", "embed_tokens.weight", "word_embeddings.weight")
 OUTPUT_EMBEDDINGS = ("lm_head.weight", "embed_out.weight")
 
-FLOATS = {
-    **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"},
-    **{"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"},
-}
+FLOATS = {code: name for name, code in TORCH_DTYPES.items() if "float" in name}
 """Floating-point formats: their names in safetensors and in torch."""
+
+BITS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1"}
+"""What numpy reads them as: integers of the same width where it lacks the format."""
 
 SAMPLE = 256
 """Numbers of a tensor that stand for it in a sample."""
@@ -78,20 +73,6 @@ class Description:
         return sum(map(math.prod, self.shapes.values()))
 
 
-def layout(folder: str | Path) -> Path:
-    """Find the file by which a folder's weights are read: a file of weights, or the index of their shards.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    """
-    for name in LAYOUTS:
-        if (path := Path(folder) / name).is_file():
-            return path
-    raise FileNotFoundError(f"{folder} holds no weights (none of {', '.join(LAYOUTS)})")
-
-
 def configuration(folder: str | Path) -> dict | None:
     """Read a checkpoint's config.json; None if there is none.
 
@@ -100,7 +81,7 @@ def configuration(folder: str | Path) -> dict | None:
     PhasegraphError
         If it cannot be read.
     """
-    path = Path(folder) / "config.json"
+    path = Path(folder) / CONFIG
     try:
         return dict(json.loads(path.read_text()))
     except FileNotFoundError:
@@ -124,9 +105,9 @@ def tensors(folder: str | Path) -> Iterator[tuple[str, np.ndarray]]:
     PhasegraphError
         If they cannot be read. The message names the file and the way out.
     """
-    with _opened(folder) as file:
-        for name in file.names:
-            yield name, file.read(name).values
+    file = _open(folder)
+    for name in file.names:
+        yield name, file.read(name).values
 
 
 def content_digest(folder: str | Path) -> str:
@@ -134,25 +115,24 @@ def content_digest(folder: str | Path) -> str:
 
     Equal for the same weights in any format, whole or in shards. Raises what `tensors` raises.
     """
-    digest = hashlib.sha256()
-    with _opened(folder) as file:
-        for name in file.names:
-            _update(digest, file.read(name))
+    digest, file = hashlib.sha256(), _open(folder)
+    for name in file.names:
+        _update(digest, file.read(name))
     return digest.hexdigest()
 
 
 def describe(folder: str | Path) -> Description:
     """Read a checkpoint once for all that is asked of it alone. Raises what `tensors` raises."""
     digest, dtypes, shapes, nonfinite, sample = hashlib.sha256(), set(), {}, {}, {}
-    with _opened(folder) as file:
-        for name in file.names:
-            weight = file.read(name)
-            _update(digest, weight)
-            dtypes.add(weight.dtype)
-            shapes[name] = weight.values.shape
-            if count := weight.values.size - np.count_nonzero(np.isfinite(weight.values)):
-                nonfinite[name] = int(count)
-            sample[name] = _sample(name, weight.values)
+    file = _open(folder)
+    for name in file.names:
+        weight = file.read(name)
+        _update(digest, weight)
+        dtypes.add(weight.dtype)
+        shapes[name] = weight.values.shape
+        if count := weight.values.size - np.count_nonzero(np.isfinite(weight.values)):
+            nonfinite[name] = int(count)
+        sample[name] = _sample(name, weight.values)
     return Description(digest.hexdigest(), file.bytes, tuple(sorted(dtypes)), shapes, nonfinite, sample)
 
 
@@ -171,16 +151,14 @@ def distance(before: str | Path, after: str | Path, names: Collection[str] | Non
     FileNotFoundError, PhasegraphError
         As `tensors`; PhasegraphError too if the tensors' names or shapes differ, or a weight is not finite.
     """
-    total = 0.0
-    with _opened(before) as old, _opened(after) as new, np.errstate(invalid="ignore", over="ignore"):
-        if old.names != new.names:
-            raise PhasegraphError(
-                f"{after}: its tensors' names differ from those of {before}; compare one architecture"
-            )
-        for name in new.names if names is None else sorted(names):
-            one, other = old.read(name).values, new.read(name).values
-            if one.shape != other.shape:
-                raise PhasegraphError(f"{after}: {name} is {other.shape}, but {one.shape} in {before}")
+    old, new, total = _open(before), _open(after), 0.0
+    if old.names != new.names:
+        raise PhasegraphError(f"{after}: its tensors' names differ from those of {before}; compare one architecture")
+    for name in new.names if names is None else sorted(names):
+        one, other = old.read(name).values, new.read(name).values
+        if one.shape != other.shape:
+            raise PhasegraphError(f"{after}: {name} is {other.shape}, but {one.shape} in {before}")
+        with np.errstate(invalid="ignore", over="ignore"):
             change = np.subtract(other, one, dtype=np.float64)
             total += float(np.square(change, out=change).sum())
     if not math.isfinite(total):
@@ -191,10 +169,11 @@ def distance(before: str | Path, after: str | Path, names: Collection[str] | Non
 class _File:
     """The weights' names, sorted, and how to read one; whatever the format."""
 
-    def __init__(self, sources: dict[str, object], tie: bool | None, size: int) -> None:
-        self.sources = sources
+    def __init__(self, tensors: dict[str, Tensor], tie: bool | None, size: int) -> None:
+        self.tensors = tensors
         self.bytes = size
-        self.names = sorted(name for name in sources if not self._is_buffer(name))
+        floats = (tensor for tensor in tensors.values() if tensor.dtype in FLOATS)
+        self.names = sorted(tensor.name for tensor in floats if not is_buffer(tensor.name, tensor.shape))
         output = next((name for name in self.names if name in OUTPUT_EMBEDDINGS), None)
         inputs = next((name for name in self.names if name.endswith(INPUT_EMBEDDINGS)), None)
         if output and inputs and (tie or (tie is None and self._equal(output, inputs))):
@@ -203,83 +182,45 @@ class _File:
             raise ValueError("it holds no floating-point tensors")
 
     def read(self, name: str) -> Weight:
-        source = self.sources[name]
-        if isinstance(source, safe_open):
-            dtype = FLOATS[source.get_slice(name).get_dtype()]
-            tensor = source.get_tensor(name)
-        else:
-            dtype, tensor = str(source.dtype).removeprefix("torch."), source
-        if isinstance(tensor, np.ndarray):
-            return Weight(name, dtype, tensor, tensor)
-        tensor = tensor.detach().contiguous()
-        if dtype in ("float64", "float32", "float16"):
-            return Weight(name, dtype, tensor.numpy(), tensor.numpy())
-        import torch
-
-        integer = {1: torch.uint8, 2: torch.int16}[tensor.element_size()]
-        return Weight(name, dtype, tensor.float().numpy(), tensor.view(integer).numpy())
-
-    def _is_buffer(self, name: str) -> bool:
-        source, last = self.sources[name], name.rpartition(".")[2]
-        if isinstance(source, safe_open):
-            piece = source.get_slice(name)
-            known, shape = piece.get_dtype() in FLOATS, tuple(piece.get_shape())
-        else:
-            known, shape = str(source.dtype).removeprefix("torch.") in FLOATS.values(), tuple(source.shape)
-        is_mask = last == "bias" and len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3]
-        return not known or is_mask or last in ("inv_freq", "masked_bias")
+        tensor = self.tensors[name]
+        bits = np.ndarray(tensor.shape, BITS[tensor.dtype], tensor.read())
+        return Weight(name, FLOATS[tensor.dtype], _values(bits, tensor.dtype), bits)
 
     def _equal(self, one: str, other: str) -> bool:
         first, second = self.read(one), self.read(other)
         return first.dtype == second.dtype and np.array_equal(first.bits, second.bits)
 
 
-@contextmanager
-def _opened(folder: str | Path) -> Iterator[_File]:
+def _open(folder: str | Path) -> _File:
     path = layout(folder)
     tie = (configuration(folder) or {}).get("tie_word_embeddings")
+    way_out = "fetch or write this checkpoint again"
     try:
-        with ExitStack() as stack:
-            places = _places(path)
-            shards = {place: _open(place, stack) for place in sorted(set(places.values()) or {path})}
-            if not places:
-                places = dict.fromkeys(shards[path].keys(), path)
-            sources = {name: _source(shards[place], name) for name, place in places.items()}
-            yield _File(sources, tie, sum(place.stat().st_size for place in shards))
-    except PhasegraphError:
-        raise
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, EOFError, AttributeError,
-            pickle.UnpicklingError) as error:  # fmt: skip
+        if path.name.endswith(INDEX):
+            places = shards_of(path)
+            shards = {file: {tensor.name: tensor for tensor in tensors_of(file)} for file in sorted({*places.values()})}
+            if lost := [name for name, file in places.items() if name not in shards[file]]:
+                raise ValueError(f"{lost[0]} is not in {places[lost[0]].name}")
+            tensors = {name: shards[file][name] for name, file in places.items()}
+        else:
+            shards = {path: {tensor.name: tensor for tensor in tensors_of(path)}}
+            tensors = shards[path]
+        return _File(tensors, tie, sum(file.stat().st_size for file in shards))
+    except PhasegraphError as error:
+        raise PhasegraphError(f"{error}; {way_out}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise PhasegraphError(f"{path} cannot be read ({reason}); fetch or write this checkpoint again") from error
+        raise PhasegraphError(f"{path} cannot be read ({reason}); {way_out}") from error
 
 
-def _places(path: Path) -> dict[str, Path]:
-    """Give the shard of every tensor, or nothing if the weights are in one file."""
-    if path.suffix != ".json":
-        return {}
-    return {name: path.with_name(shard) for name, shard in json.loads(path.read_text())["weight_map"].items()}
+def _values(bits: np.ndarray, dtype: str) -> np.ndarray:
+    if dtype == "BF16":  # the upper half of a float32
+        return np.asarray(np.left_shift(bits, 16, dtype=np.uint32)).view(np.float32)
+    if dtype.startswith("F8"):
+        import torch
 
-
-def _open(path: Path, stack: ExitStack) -> object:
-    if path.stat().st_size < 1024 and path.read_bytes().startswith(b"version https://git-lfs"):
-        raise ValueError(f"{path.name} is a Git LFS pointer, not the file itself")
-    if path.suffix == ".safetensors":
-        with safe_open(path, framework="numpy") as file:
-            known = all(file.get_slice(name).get_dtype() not in ("BF16", "F8_E4M3", "F8_E5M2") for name in file.keys())  # noqa: SIM118
-        return stack.enter_context(safe_open(path, framework="numpy" if known else "pt"))
-    import torch
-
-    with path.open("rb") as handle:
-        is_zip = handle.read(4) == b"PK\x03\x04"  # files of torch before 1.6 cannot be mapped
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-
-
-def _source(shard: object, name: str) -> object:
-    if isinstance(shard, dict):
-        return shard[name]
-    shard.get_slice(name)  # raises if it is not there
-    return shard
+        return torch.from_numpy(bits.copy()).view(getattr(torch, FLOATS[dtype])).float().numpy()
+    return bits
 
 
 def _update(digest: "hashlib._Hash", weight: Weight) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from phasegraph.errors import user_errors
 from phasegraph.files import atomic
+from phasegraph.series.used import used_files
 from phasegraph.tasks.gather import behaviour_table
 
 
@@ -12,9 +13,10 @@ def main() -> None:
     """Read the command line and write the table."""
     parser = argparse.ArgumentParser(prog="python -m phasegraph.tasks", description=__doc__)
     parser.add_argument("files", type=Path, nargs="+", help="behaviour/<step>.npz of all checkpoints")
+    parser.add_argument("--manifest", type=Path, required=True, help="series.tsv, which says what is left out")
     parser.add_argument("--out", type=Path, required=True, help="behaviour.parquet to write")
     arguments = parser.parse_args()
-    table = behaviour_table(arguments.files)
+    table = behaviour_table(used_files(arguments.files, arguments.manifest))
     with atomic(arguments.out) as temporary:
         table.write_parquet(temporary)
 

@@ -62,8 +62,7 @@ def _draw_skill(axes: Axes, study: StudyData) -> None:
 
 
 def _draw_churn(axes: Axes, study: StudyData) -> None:
-    moved = study.manifest["displacement"]
-    churn, floor = study.metric("churn"), study.metric("noise_floor")
+    moved, churn, floor = study.moved, study.metric("churn"), study.metric("noise_floor")
     band(axes, study.steps, {column: values / moved for column, values in churn.items()}, LINES[0], "churn")
     axes.plot(study.steps, floor["estimate"] / moved, color=GREY, linewidth=0.8, label="noise floor")
     log_scale(axes, churn["estimate"] / moved, floor["estimate"] / moved)

@@ -120,7 +120,7 @@ def _draw_panel(axes: Axes, panel: Panel, study: StudyData) -> None:
     for metric, label, colour in panel.lines:
         values = study.metric(metric, _effect(panel, study))
         if panel.per_displacement:
-            values = {column: series / study.manifest["displacement"] for column, series in values.items()}
+            values = {column: series / study.moved for column, series in values.items()}
         band(axes, study.steps, values, colour, label)
         drawn.append(values["estimate"])
     if np.isnan(drawn).all():
