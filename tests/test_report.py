@@ -27,13 +27,25 @@ from phasegraph.model.nodes import describe_graph, nodes_of
 from phasegraph.network.checkpoint import checkpoint
 from phasegraph.network.gather import Outputs, gather
 from phasegraph.phases.study import Settings, run_study
-from phasegraph.report import blocks, choose, evidence, findings, induction, method, sentences, style, texts, words
+from phasegraph.report import (
+    audit,
+    blocks,
+    choose,
+    evidence,
+    findings,
+    induction,
+    method,
+    sentences,
+    style,
+    texts,
+    words,
+)
 from phasegraph.report.catalogue import FIGURES, MANIFEST, PAGE_DIRECT_FILES, PAGE_FILES
 from phasegraph.report.figures.graphs import chosen_edges, end_edges, places
 from phasegraph.report.page import write_page
 from phasegraph.report.study import StudyData
 from phasegraph.series.manifest import write_audit, write_manifest
-from phasegraph.series.table import Audited
+from phasegraph.series.table import Audited, Flag
 from phasegraph.types import GROUPS, Effect, Kind
 
 LAYERS, HEADS, COUNT = 3, 3, 40
@@ -969,6 +981,36 @@ def test_missing_and_damaged_files_are_named(study, tmp_path, name, missing):
         with pytest.raises(PhasegraphError) as error:
             draw(name, one)
         assert missing.split("/")[-1] in str(error.value) and "\n" not in str(error.value)
+
+
+def flagged(study, folder, faults, used=()):
+    """The same study, with steps between its own that are flagged."""
+    audited = [Audited(int(step), f"p/{step}", distance=0.5, used=True) for step in study.steps]
+    for step, flag in faults.items():
+        audited.append(Audited(step, f"p/{step}", [flag], used=step in used))
+    write_manifest(sorted(audited, key=lambda row: row.step), folder / "series.tsv")
+    return StudyData(study.folder, folder / "series.tsv")
+
+
+def test_what_the_audit_found_is_said_and_listed(study, tmp_path):
+    assert audit.audit_text(study).endswith("Nothing was found in any of the 40.")
+    assert audit.audit_table(study) is None
+    faults = {1: Flag("duplicate", "duplicate of step 0", 0), 6: Flag("unreadable", "it ends within its header")}
+    one = flagged(study, tmp_path, faults)
+    assert audit.audit_text(one).endswith(
+        "Of the 42, 2 are flagged: 1 duplicate and 1 unreadable. They are left out of everything below."
+    )
+    rows = [
+        ["1", "duplicate of step 0", "left\u00a0out"],
+        ["6", "unreadable: it ends within its header", "left\u00a0out"],
+    ]
+    assert audit.audit_table(one).rows == rows
+    both = audit.audit_text(flagged(study, tmp_path, faults, used=[1]))
+    assert "1 is left out of everything below. By request, 1 is included all the same" in both
+    many = {4 * step + 1: Flag("duplicate", f"duplicate of step {4 * step}", 4 * step) for step in range(50)}
+    table = audit.audit_table(flagged(study, tmp_path, many))
+    assert len(table.rows) == audit.SHOWN
+    assert table.note == "10 more rows in series.tsv and audit.json."
 
 
 def test_files_that_do_not_fit_are_named(study, tmp_path):

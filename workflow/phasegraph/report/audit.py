@@ -28,7 +28,8 @@ def audit_text(study: StudyData) -> str:
     text = f"{checked} Of the {len(steps):,}, {flagged.sum():,} {_are(flagged.sum())} flagged: {counted}."
     left, kept = int((flagged & ~used).sum()), int((flagged & used).sum())
     if left:
-        text += f" {left:,} {_are(left)} left out of everything below."
+        which = f"{left:,} {_are(left)}" if kept else "It is" if left == 1 else "They are"
+        text += f" {which} left out of everything below."
     if kept:
         text += f" By request, {kept:,} {_are(kept)} included all the same, so read what follows with care."
     return text
@@ -38,7 +39,7 @@ def audit_table(study: StudyData) -> Table | None:
     """List the flagged checkpoints; None if there are none."""
     steps, flags, used = (study.series[name].tolist() for name in ("step", "flags", "used"))
     rows = [
-        [f"{step:,}", text.replace("; ", ";\n"), "included" if taken else "left out"]
+        [f"{step:,}", text.replace("; ", ";\n"), "included" if taken else "left\u00a0out"]
         for step, text, taken in zip(steps, flags, used, strict=True)
         if text
     ]

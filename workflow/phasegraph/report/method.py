@@ -87,8 +87,9 @@ def method_texts(study: StudyData, settings: dict) -> list[str]:
 def _series_text(study: StudyData, series: str) -> str:
     steps, tokens, arc = study.steps, study.manifest["tokens"], study.manifest["arc_length"]
     seen = f" ({tokens[-1]:,.0f} tokens)" if tokens[-1] == tokens[-1] else ""
+    count = "count" if len(steps) > 1 else "counts"
     return (
-        f"The series {series} has {plural(len(steps), 'checkpoint')}, from step {steps[0]:,} to step "
+        f"The series {series} has {plural(len(steps), 'checkpoint')} that {count}, from step {steps[0]:,} to step "
         f"{steps[-1]:,}{seen}. From the first to the last its weights travel a distance of "
         f"{number(arc[-1] - arc[0])} (sum of the Euclidean distances between neighbours); rates of change are taken "
         "per unit of this distance, because per training step they would follow the learning rate."
