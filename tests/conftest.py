@@ -27,6 +27,17 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def own_hub_settings(monkeypatch, tmp_path) -> None:
+    """Keep the user's token, cache and proxy out of it."""
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
 def save(model: torch.nn.Module, folder: Path) -> Path:
     """Give every parameter a seeded random value, so that no bias is zero and no scale is one, and save the model."""
     generator = torch.Generator().manual_seed(1)

@@ -648,6 +648,26 @@ def test_embedding_and_logits_change_nothing_between_components(gathered, tmp_pa
     assert found == pytest.approx({"embed": edges[0, 1:-1].sum(), "logits": edges[1:-1, -1].sum()})
 
 
+def test_the_graph_of_a_checkpoint_comes_back_as_written_and_damage_is_named(tmp_path):
+    nodes = nodes_of(2, 2, embed=True, logits=True)
+    mask = mask_of(nodes)
+    path = tmp_path / "8.more.npz"
+    np.savez(path, **describe_graph(nodes, mask), total=np.zeros(3))
+    found, possible = graph.read_graph(path)
+    assert found == nodes
+    np.testing.assert_array_equal(possible, mask)
+    for harm in (path.read_bytes()[:-40], b"", None):
+        path.unlink()
+        if harm is not None:
+            path.write_bytes(harm)
+        with pytest.raises(PhasegraphError, match=r"8\.more\.npz: missing or damaged"):
+            graph.read_graph(path)
+        path.touch()
+    np.savez(path, **describe_graph(nodes, mask | mask.T))
+    with pytest.raises(PhasegraphError, match=r"8\.more\.npz: not a strict partial order"):
+        graph.read_graph(path)
+
+
 def test_gather_names_what_does_not_fit(gathered, tmp_path, monkeypatch):
     words = gather_arguments(gathered, tmp_path)
     edges = str(gathered / "edges" / "16.npy")

@@ -27,6 +27,8 @@ from phasegraph.series.hub import fetch, resolve
 from phasegraph.series.pins import Pin, pin_of, read_pins, write_pins
 from phasegraph.series.tokenizer import fetch_tokenizer
 
+pytestmark = pytest.mark.usefixtures("own_hub_settings")
+
 REPO = "lab/pythia-tiny"
 STEPS = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 2000]
 CLEAN, BIN, SHARDS, BIN_SHARDS, LEGACY = 256, 512, 1000, 2000, 128
@@ -111,17 +113,6 @@ def hub(truth):
         repo.push(f"step{step}", files)
     with hub.serve():
         yield hub
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch, tmp_path):
-    """Keep the user's token and cache out of it."""
-    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_ENDPOINT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
 def commit_of(hub, step):

@@ -21,6 +21,8 @@ from phasegraph.series.pins import read_pins, write_pins
 from phasegraph.series.recipe import Recipe
 from phasegraph.series.training import train
 
+pytestmark = pytest.mark.usefixtures("own_hub_settings")
+
 RECIPE = dict(layers=2, heads=2, d_model=16, d_mlp=32, vocab=16, steps=40, warmup=4, batch=4, length=12, period_max=5)
 STEPS = list(range(0, 41, 4))
 STUDY = {"task": {"prompts": 16, "reference": 4, "segment": 5}, "phases": {"bootstraps": 99, "min_size": 2}}
@@ -33,16 +35,6 @@ FANNED = Counter(audit_series=1, list_nodes=1) + FAN_IN
 def trained(tmp_path_factory) -> Path:
     """The checkpoints of a small training: <step>/{config.json, model.safetensors}."""
     return train(Recipe.from_dict(RECIPE), STEPS, tmp_path_factory.mktemp("trained"))
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch, tmp_path):
-    """Keep the user's token and cache out of it."""
-    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_ENDPOINT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
 def configure(folder: Path, **series) -> None:
