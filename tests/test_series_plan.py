@@ -14,7 +14,7 @@ from phasegraph.series.fault import CheckpointFault, read_fault, write_fault
 from phasegraph.series.layout import files_of, step_and_folder
 from phasegraph.series.manifest import write_manifest
 from phasegraph.series.pins import Pin, read_pins, write_pins
-from phasegraph.series.plan import files_in_place, plan_of
+from phasegraph.series.plan import plan_of
 from phasegraph.series.table import Audited, Flag
 from phasegraph.series.used import used_files
 
@@ -150,8 +150,8 @@ def test_a_directory_is_planned_in_place_with_what_is_missing(tmp_path):
     assert plan.steps == [500, 750, 1000]
     assert plan.folders[750] == tmp_path / "runs" / "checkpoint-750"
     assert plan.contents[750] == "" != plan.contents[500]
-    assert files_in_place(plan, 750) == []
-    assert [path.rpartition("/")[2] for path in files_in_place(plan, 500)] == ["config.json", "model.safetensors"]
+    assert plan.files[750] == []
+    assert [path.rpartition("/")[2] for path in plan.files[500]] == ["config.json", "model.safetensors"]
     assert plan_of("mine", series | {"steps": "all"}, tmp_path / "home").steps == [500, 1000]
 
 

@@ -8,8 +8,7 @@ import json
 
 from phasegraph.errors import PhasegraphError
 from phasegraph.files import atomic
-from phasegraph.series.plan import Plan, plan_of
-from phasegraph.series.recipe import Recipe
+from phasegraph.series.plan import Plan, plan_of, recipe_of
 
 MEASURED = ("task", "intervention", "measure", "nodes", "qkv", "by_position", "control", "answer", "dtype")
 """Keys of a study that change its edges or its behaviour."""
@@ -42,7 +41,7 @@ def flagged(series: dict) -> str:
 
 def training_threads(series: dict) -> int:
     """Count the threads of the embedded training, which belong to the recipe."""
-    return Recipe.from_dict(series.get("recipe", {})).threads
+    return recipe_of(series).threads
 
 
 def part_of(config: dict, study: str) -> str:
@@ -70,7 +69,7 @@ def recipe(series: dict) -> str:
 
 def store_of(series: dict, code: str) -> str:
     """Name the folder in which the training keeps its weights: a digest of all that decides them."""
-    return Recipe.from_dict(series.get("recipe", {})).digest(code)
+    return recipe_of(series).digest(code)
 
 
 def alternatives(names: list[str]) -> str:

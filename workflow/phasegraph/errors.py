@@ -26,3 +26,9 @@ def user_errors() -> Iterator[None]:
     except PhasegraphError as error:
         print(f"phasegraph: error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def first_line(error: Exception) -> str:
+    """Give the first line of what an error says, or its type if it says nothing."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]

@@ -27,7 +27,6 @@ from phasegraph.report.catalogue import (
     PAGE_FILES,
 )
 from phasegraph.reruns import code_digest, code_of
-from phasegraph.series.plan import files_in_place
 
 # An environment made by --sdm conda has the library's requirements, but not the library.
 shell.prefix(
@@ -61,41 +60,31 @@ def series_of(source):
     return alternatives([name for name, plan in PLANS.items() if plan.source == source])
 
 
-def weights_of(series, step):
-    """The files that stand for a checkpoint among the inputs of a rule."""
-    plan = PLANS[series]
-    if plan.source == "directory":
-        # ancient: what somebody else wrote is told by its content, which is a parameter, and not by its time
-        return [ancient(file) for file in files_in_place(plan, step)]
-    return [
-        f"{plan.folders[step]}/model.safetensors",
-        f"{plan.folders[step]}/config.json",
-    ]
+def plan_of_study(wildcards):
+    """The plan of a study's series."""
+    return PLANS[STUDIES[wildcards.study]["series"]]
+
+
+def files_of(plan, step):
+    """The files of a checkpoint, as inputs of a rule."""
+    # What somebody else wrote is told by its content, which is a parameter, and not by its time.
+    in_place = plan.source == "directory"
+    return [ancient(file) if in_place else file for file in plan.files[step]]
 
 
 def checkpoint_of(wildcards):
     """The files of the checkpoint that a study's step is measured on."""
-    return weights_of(STUDIES[wildcards.study]["series"], int(wildcards.step))
+    return files_of(plan_of_study(wildcards), int(wildcards.step))
 
 
-def checkpoints_of_series(wildcards):
+def checkpoints_of(plan):
     """The files of all checkpoints of a series, in the order of their steps."""
-    return [
-        file
-        for step in STEPS[wildcards.series]
-        for file in weights_of(wildcards.series, step)
-    ]
-
-
-def checkpoints_of_study(wildcards):
-    """The files of all checkpoints of a study's series."""
-    series = STUDIES[wildcards.study]["series"]
-    return [file for step in STEPS[series] for file in weights_of(series, step)]
+    return [file for step in plan.steps for file in files_of(plan, step)]
 
 
 def folder_of(wildcards):
     """Where the checkpoint lies that a study's step is measured on."""
-    return str(PLANS[STUDIES[wildcards.study]["series"]].folders[int(wildcards.step)])
+    return str(plan_of_study(wildcards).folders[int(wildcards.step)])
 
 
 def gate_of(wildcards):
@@ -105,20 +94,13 @@ def gate_of(wildcards):
 
 
 def content_of(wildcards):
-    """What is in a checkpoint that somebody else wrote; those of other sources are made by rules, which tell."""
-    plan = PLANS[STUDIES[wildcards.study]["series"]]
-    return plan.contents[int(wildcards.step)] if plan.source == "directory" else ""
+    """What is in a checkpoint, where that is known before the workflow makes it."""
+    return plan_of_study(wildcards).contents[int(wildcards.step)]
 
 
-def contents_of_series(wildcards):
-    """What is in the checkpoints of a series, as `content_of`."""
-    plan = PLANS[wildcards.series]
-    return list(plan.contents.values()) if plan.source == "directory" else []
-
-
-def steps_and_folders(series):
+def steps_and_folders(plan):
     """All checkpoints of a series, as command lines name them."""
-    return [f"{step}={folder}" for step, folder in PLANS[series].folders.items()]
+    return [f"{step}={folder}" for step, folder in plan.folders.items()]
 
 
 def config_of(wildcards):

@@ -10,7 +10,7 @@ edges/<step>.more.npz (all else that the study asks for), behaviour/<step>.npz a
 rule list_nodes:
     """Write the nodes and the mask of possible edges, from the first checkpoint that counts."""
     input:
-        checkpoints=checkpoints_of_study,
+        checkpoints=lambda wildcards: checkpoints_of(plan_of_study(wildcards)),
         manifest=manifest_of,
         code=code_of("phasegraph.model"),
     output:
@@ -25,9 +25,7 @@ rule list_nodes:
         mem_mb=2000,
         runtime=10,
     params:
-        checkpoints=lambda wildcards: steps_and_folders(
-            STUDIES[wildcards.study]["series"]
-        ),
+        checkpoints=lambda wildcards: steps_and_folders(plan_of_study(wildcards)),
         options=node_options_of,
     message:
         "Listing the nodes of {wildcards.study}"

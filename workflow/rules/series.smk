@@ -114,7 +114,7 @@ rule fetch_tokenizer:
 rule audit_series:
     """Write the manifest: what each checkpoint is, how far it lies from the one before, and what is wrong with it."""
     input:
-        checkpoints=checkpoints_of_series,
+        checkpoints=lambda wildcards: checkpoints_of(PLANS[wildcards.series]),
         code=code_of("phasegraph.series.audit"),
     output:
         manifest="results/series/{series}/series.tsv",
@@ -128,8 +128,8 @@ rule audit_series:
         mem_mb=2000,
         runtime=30,
     params:
-        checkpoints=lambda wildcards: steps_and_folders(wildcards.series),
-        contents=contents_of_series,
+        checkpoints=lambda wildcards: steps_and_folders(PLANS[wildcards.series]),
+        contents=lambda wildcards: list(PLANS[wildcards.series].contents.values()),
         tokens=tokens_of,
         flagged=lambda wildcards: flagged(SERIES[wildcards.series]),
     message:

@@ -11,7 +11,7 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from phasegraph.errors import PhasegraphError
+from phasegraph.errors import PhasegraphError, first_line
 from phasegraph.model.components import Components, bridge_components, logits_of, residual_streams
 from phasegraph.model.neox import neox_components, neox_difference
 from phasegraph.series.fault import CheckpointFault, read_fault
@@ -152,7 +152,7 @@ def read(folder: str | Path, dtype: torch.dtype = torch.float32, device: str | t
         AutoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # a file that is no JSON is the checkpoint's fault, a model that nobody knows is not
         damaged = "is not a valid JSON file" in str(error)
-        sentence = f"{folder}: {CONFIG} names no model that transformers knows ({_first_line(error)})"
+        sentence = f"{folder}: {CONFIG} names no model that transformers knows ({first_line(error)})"
         raise CheckpointFault("unreadable", sentence) if damaged else PhasegraphError(sentence) from error
     try:
         # No trust_remote_code, and of a pickle the tensors alone: a checkpoint is data.
@@ -166,7 +166,7 @@ def read(folder: str | Path, dtype: torch.dtype = torch.float32, device: str | t
             output_loading_info=True,
         )
     except Exception as error:  # whatever a damaged file raises, the user needs the folder's name
-        sentence = f"{folder}: cannot be loaded ({_first_line(error)}); fetch or train it again"
+        sentence = f"{folder}: cannot be loaded ({first_line(error)}); fetch or train it again"
         raise CheckpointFault("unreadable", sentence) from error
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
@@ -199,7 +199,7 @@ def _bridge_components(model: PreTrainedModel, length: int, tokens: Tensor, tole
     except PhasegraphError:
         raise
     except Exception as error:  # a bridge without the parts that are needed fails in any way
-        raise PhasegraphError(refusal.format(why=_first_line(error))) from error
+        raise PhasegraphError(refusal.format(why=first_line(error))) from error
     if not all(gap < torch.inf for gap in gaps.values()):
         raise PhasegraphError(f"{name}: the model's outputs are not finite; take this checkpoint out of the series")
     for why, gap in gaps.items():
@@ -235,7 +235,3 @@ def _gap(expected: Tensor, found: Tensor) -> float:
 
 def _some_tokens(length: int, vocabulary: int) -> Tensor:
     return (torch.arange(2 * length) * 7919 % vocabulary).view(2, length)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

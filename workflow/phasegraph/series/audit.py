@@ -1,4 +1,4 @@
-"""Whether published checkpoints are what they claim: every fault of a series by name, before anything is measured.
+"""Whether published checkpoints are what they claim: every fault of a series by name.
 
 Each checkpoint is read once; afterwards a sample of its weights stands for it (`weights.SAMPLE` numbers of every
 tensor, at the same places in every checkpoint), and what the samples raise is verified with all the weights.
@@ -270,8 +270,8 @@ def _choose(rows: list[Audited], include: Literal["all"] | Collection[int]) -> N
     for row in rows:
         obstacles = [flag for flag in row.flags if flag.kind in UNMEASURABLE]
         if obstacles and include != "all" and row.step in include:
-            why = f"{obstacles[0].kind}: {obstacles[0].sentence}"
-            raise PhasegraphError(f"checkpoint {row.step} is flagged and cannot be included all the same ({why})")
+            why = f"checkpoint {row.step} is flagged and cannot be included all the same"
+            raise PhasegraphError(f"{why} ({obstacles[0]})")
         row.used = row.good or (not obstacles and (include == "all" or row.step in include))
 
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from phasegraph.errors import PhasegraphError
+from phasegraph.errors import PhasegraphError, first_line
 from phasegraph.series.fault import CheckpointFault
-from phasegraph.series.refusals import Incomplete, first_line
+from phasegraph.series.refusals import Incomplete
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ Read by the Snakefile, so only the standard library is imported, except once per
 hub is asked for the commits of its revisions, which `pins.tsv` then keeps.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from phasegraph.errors import PhasegraphError
 from phasegraph.series.directory import TRAINER, contents_of, find_checkpoints
 from phasegraph.series.grids import Place, series_steps, spell
 from phasegraph.series.hub import resolve
-from phasegraph.series.layout import files_of
+from phasegraph.series.layout import CONFIG, WEIGHTS, files_of
 from phasegraph.series.pins import Pin, read_pins, write_pins
 from phasegraph.series.recipe import Recipe
 
@@ -40,6 +40,8 @@ class Plan:
     """``train``, ``hub`` or ``directory``."""
     folders: dict[int, Path]
     """Where the checkpoint of every step lies, or will; steps ascending."""
+    files: dict[int, list[str]]
+    """What it is made of; of one that lies where somebody else wrote it, the files that are there."""
     contents: dict[int, str]
     """What distinguishes a checkpoint from another version of it, where that is known before it is made: its commit,
     or a digest of its files; empty for one that is missing."""
@@ -87,12 +89,12 @@ def plan_of(name: str, series: Mapping, home: str | Path) -> Plan:
 
 
 def _of_training(series: Mapping, home: Path) -> Plan:
-    recipe = Recipe.from_dict(series.get("recipe", {}))
+    recipe = recipe_of(series)
     steps = series.get("steps", DEMO)
     if steps == ALL:
         raise PhasegraphError("steps: all is for checkpoints that are there already; say which steps to train")
-    folders = {step: home / "checkpoints" / str(step) for step in series_steps(steps)}
-    return Plan("train", folders, dict.fromkeys(folders, ""), recipe.batch * recipe.length)
+    folders, files = _made(home, series_steps(steps))
+    return Plan("train", folders, files, dict.fromkeys(folders, ""), recipe.batch * recipe.length)
 
 
 def _of_hub(series: Mapping, home: Path) -> Plan:
@@ -116,13 +118,8 @@ def _of_hub(series: Mapping, home: Path) -> Plan:
     kept = {pin.step: pin for pin in known if pin.repo == repo} | {pin.step: pin for pin in pins}
     if sorted(kept.values(), key=lambda pin: pin.step) != known:  # steps that are left out today keep their commits
         write_pins(kept.values(), path)
-    return Plan(
-        "hub",
-        {pin.step: home / "checkpoints" / str(pin.step) for pin in pins},
-        {pin.step: pin.commit for pin in pins},
-        per_step,
-        {pin.step: pin for pin in pins},
-    )
+    by_step = {pin.step: pin for pin in pins}
+    return Plan("hub", *_made(home, by_step), {pin.step: pin.commit for pin in pins}, per_step, by_step)
 
 
 def _of_directory(series: Mapping, home: Path) -> Plan:
@@ -137,12 +134,19 @@ def _of_directory(series: Mapping, home: Path) -> Plan:
         for step in wanted
     }
     contents = contents_of(folders, home / "contents.json")
-    return Plan("directory", folders, contents, series.get("tokens_per_step"))
+    files = {step: [file.as_posix() for file in files_of(folder)] for step, folder in folders.items()}
+    return Plan("directory", folders, files, contents, series.get("tokens_per_step"))
 
 
-def files_in_place(plan: Plan, step: int) -> list[str]:
-    """List the files of a checkpoint that lies where somebody else wrote it; none if it is missing."""
-    return [file.as_posix() for file in files_of(plan.folders[step])]
+def recipe_of(series: Mapping) -> Recipe:
+    """Give the recipe of an embedded training, with the changes that a series makes to it."""
+    return Recipe.from_dict(series.get("recipe", {}))
+
+
+def _made(home: Path, steps: Iterable[int]) -> tuple[dict[int, Path], dict[int, list[str]]]:
+    """Name the folders that the workflow makes for these steps, and the files in them."""
+    folders = {step: home / "checkpoints" / str(step) for step in steps}
+    return folders, {step: [f"{folder}/{name}" for name in (WEIGHTS, CONFIG)] for step, folder in folders.items()}
 
 
 def _few(steps: list[int]) -> str:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phasegraph.errors import PhasegraphError
+from phasegraph.errors import PhasegraphError, first_line
 from phasegraph.series.fault import CheckpointFault
 
 if TYPE_CHECKING:
@@ -75,12 +75,6 @@ def _status(repo: str, host: str, status: int, token: bool) -> str:
     if status == 429:
         return f"{host} limits how often {repo} may be asked (429): run again later or with fewer downloads at a time"
     return f"{host} answered {status} for {repo}, again and again: run again later"
-
-
-def first_line(error: Exception) -> str:
-    """Give the first line of what an error says, or its type if it says nothing."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:
