@@ -1,6 +1,6 @@
 # Two commands: `make demo` and `make test`. Both make the environment in .venv first, if it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check bench clean
+.PHONY: help env demo test test-cluster check bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +8,7 @@ VENV := .venv
 ACTIVE := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
 help: ## list the commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 env: $(VENV)/.installed ## install the pinned environment into .venv
 
@@ -31,6 +31,11 @@ demo: env ## train the embedded model, study its checkpoints, print where the re
 
 test: env ## run all tests
 	@$(ACTIVE) python -m pytest -n 2 --dist loadfile tests/workflow tests
+
+test-cluster: env ## run the cluster's tests on a SLURM that is started for them (Debian or Ubuntu, as root)
+	@bash tests/cluster/start.sh
+	@$(ACTIVE) python -m pytest -m slurm tests/workflow/test_cluster.py; \
+	  status=$$?; bash tests/cluster/stop.sh; exit $$status
 
 check: env ## linters and formatters, as in CI
 	@$(ACTIVE) ruff check .

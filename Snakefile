@@ -1,10 +1,14 @@
 # From a training run to a report: who influences whom in the model at every checkpoint, and when that changes.
 # Read config/README.md for what can be set, and the rule files in the order in which they are included.
+import time
 from pathlib import Path
 
 from snakemake.utils import min_version, validate
 
+from phasegraph.summary import tell_summary
+
 min_version("9.20")
+BEGIN = time.time()
 
 
 # A study of one's own (--configfile) stands in the place of the demonstration instead of being merged into it.
@@ -20,6 +24,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/resources.smk"
 include: "workflow/rules/series.smk"
 include: "workflow/rules/edges.smk"
 include: "workflow/rules/network.smk"
@@ -36,3 +41,11 @@ rule all:
             "results/series/{series}/tokenizer/source.json",
             series=[name for name, plan in PLANS.items() if plan.pins],
         ),
+
+
+onsuccess:
+    tell_summary(BEGIN, [rule.name for rule in workflow.rules])
+
+
+onerror:
+    tell_summary(BEGIN, [rule.name for rule in workflow.rules])

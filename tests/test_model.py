@@ -21,7 +21,7 @@ from transformers import (
 from phasegraph.errors import PhasegraphError
 from phasegraph.model import load as load_module
 from phasegraph.model.components import bridge_components, logits_of, residual_streams
-from phasegraph.model.load import compare_with_bridge, components_of, device_of, load, read
+from phasegraph.model.load import compare_with_bridge, components_of, load, read
 from phasegraph.model.neox import neox_components
 from phasegraph.model.nodes import is_parallel, mask_of, nodes_of, write_nodes
 from phasegraph.series.fault import CheckpointFault, write_fault
@@ -199,14 +199,6 @@ def test_an_architecture_whose_nodes_do_not_add_up_is_refused_by_name(tmp_path, 
     with pytest.raises(PhasegraphError, match=f"^{architecture.__name__} is not supported") as error:
         components_of(read(tmp_path / "model"), 9)
     assert "\n" not in str(error.value)
-
-
-def test_a_device_that_is_not_there_is_named():
-    assert device_of("cpu").type == "cpu"
-    assert device_of("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    if not torch.cuda.is_available():
-        with pytest.raises(PhasegraphError, match=r"model.device is cuda.*set it to auto or cpu"):
-            device_of("cuda")
 
 
 @pytest.mark.parametrize("name", ["sequential", "gpt2"])

@@ -781,3 +781,39 @@ def test_progress_is_logged_without_addresses(hub, tmp_path):
     assert errors[-1].startswith(f"wrote {tmp_path / '1'}")
     assert not any("http" in line for line in errors)
     assert logging.getLogger("phasegraph").level == logging.NOTSET
+
+
+# ---- how large the models are
+
+
+def planned(hub, home):
+    """The size that a plan of all steps gives, planned as the Snakefile does."""
+    program = (
+        "from phasegraph.series.plan import plan_of;"
+        f"print(plan_of('mine', {{'source': 'hub', 'repo': {REPO!r}, 'flagged': 'exclude'}}, {str(home)!r}).size)"
+    )
+    environment = os.environ | {"HF_ENDPOINT": hub.url}
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_size_of_a_series_is_asked_once_of_the_first_commit_that_says_it(hub, truth, tmp_path):
+    hub.repos[REPO].push("step0", {"README.md": b"nothing here"})
+    size = planned(hub, tmp_path)
+    model = GPTNeoXForCausalLM(GPTNeoXConfig(**json.loads(truth[1][1]["config.json"])))
+    assert f"parameters={sum(p.numel() for p in model.parameters())}," in size
+    asked = len(hub.requests)
+    assert planned(hub, tmp_path) == size
+    assert len(hub.requests) == asked
+    get(hub, 1, tmp_path / "1", downloads=tmp_path / "downloads")
+    assert len(hub.asked("config.json")) == 1  # what was fetched for the plan serves the checkpoint
+    assert not list((tmp_path / "downloads").glob("*/*"))
+
+
+def test_the_size_of_a_series_that_says_it_nowhere_is_unknown_and_not_asked_again(hub, tmp_path):
+    for branch in [name for name in hub.repos[REPO].branches if name.startswith("step")]:
+        hub.repos[REPO].push(branch, {"README.md": b"nothing here"})
+    assert planned(hub, tmp_path) == "None"
+    asked = len(hub.requests)
+    assert planned(hub, tmp_path) == "None"
+    assert len(hub.requests) == asked

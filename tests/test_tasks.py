@@ -1,5 +1,7 @@
 """The induction task and behaviour on it: against plain transformers, and against planted attention."""
 
+import json
+
 import numpy as np
 import polars as pl
 import pytest
@@ -11,7 +13,7 @@ from phasegraph.errors import PhasegraphError
 from phasegraph.groups import group_of, leave_one_out
 from phasegraph.model.load import read
 from phasegraph.tasks.behaviour import behaviour
-from phasegraph.tasks.gather import behaviour_table
+from phasegraph.tasks.gather import behaviour_table, require_settings
 from phasegraph.tasks.induction import induction
 
 
@@ -172,3 +174,18 @@ def test_effects_without_the_names_of_their_nodes_are_refused(tmp_path, nodes):
     np.savez(tmp_path / "7.npz", answer_kl_total=np.ones((17, 4)), **nodes)
     with pytest.raises(PhasegraphError, match=r"7\.npz: answer_kl_total of 4 nodes, but the names of [01]; delete"):
         behaviour_table([tmp_path / "7.npz"])
+
+
+def test_checkpoints_that_were_measured_otherwise_are_refused(tmp_path):
+    study = {"measure": "variance", "task": {"segment": 8}}
+    for step, settings in {0: study, 7: study | {"task": {"segment": 5}}, 9: None}.items():
+        recorded = {} if settings is None else {"settings": json.dumps(settings)}
+        np.savez(tmp_path / f"{step}.npz", previous_token=np.ones((17, 1, 1)), **recorded)
+    require_settings([tmp_path / "0.npz"], study)
+    with pytest.raises(
+        PhasegraphError, match=r"7\.npz was measured with task: .*5.* and the study has .*8.* now; delete"
+    ):
+        require_settings([tmp_path / "0.npz", tmp_path / "7.npz"], study)
+    with pytest.raises(PhasegraphError, match=r"9\.npz was measured with measure: null"):
+        require_settings([tmp_path / "9.npz"], study)
+    assert len(behaviour_table([tmp_path / "0.npz", tmp_path / "7.npz"])) == 2

@@ -11,7 +11,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PARTS = ["Snakefile", "config.yaml", "config", "profiles", "envs", "workflow"]
 FIGURES = 7
-FAN_IN = Counter(gather_behaviour=1, gather_network=1, find_phases=1, draw_figure=FIGURES, write_report=1)
+FAN_IN = Counter(
+    record_shard=1, gather_behaviour=1, gather_network=1, find_phases=1, draw_figure=FIGURES, write_report=1
+)
 """What runs again in a study if one of its checkpoints changes, besides the checkpoint's own chain and the audit."""
 
 

@@ -6,7 +6,7 @@ Imported by the Snakefile, so it must stay cheap. ``python -m phasegraph.config`
 import argparse
 import json
 
-from phasegraph.errors import PhasegraphError
+from phasegraph.errors import PhasegraphError, user_errors
 from phasegraph.files import atomic
 from phasegraph.series.plan import Plan, plan_of, recipe_of
 
@@ -90,4 +90,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with user_errors():
+        main()

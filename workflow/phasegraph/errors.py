@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from phasegraph.usage import usage_told
+
 
 class PhasegraphError(Exception):
     """A mistake that the user can mend.
@@ -14,18 +16,19 @@ class PhasegraphError(Exception):
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn a `PhasegraphError` into one line on standard error and exit status 1.
+    """Turn a `PhasegraphError` into one line on standard error and exit status 1; in a log, tell what was used.
 
     Examples
     --------
     >>> with user_errors():
     ...     pass
     """
-    try:
-        yield
-    except PhasegraphError as error:
-        print(f"phasegraph: error: {error}", file=sys.stderr)
-        sys.exit(1)
+    with usage_told():
+        try:
+            yield
+        except PhasegraphError as error:
+            print(f"phasegraph: error: {error}", file=sys.stderr)
+            sys.exit(1)
 
 
 def first_line(error: Exception) -> str:

@@ -19,10 +19,12 @@ rule list_nodes:
     log:
         "logs/list_nodes/{study}.log",
     priority: 1  # it refuses models that cannot be measured
+    group:
+        "study"
     conda:
         "../../envs/phasegraph.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=model_memory,
         runtime=10,
     params:
         checkpoints=lambda wildcards: steps_and_folders(plan_of_study(wildcards)),
@@ -50,27 +52,27 @@ rule measure_edges:
         study=alternatives(
             [name for name, study in STUDIES.items() if not study["direct"]]
         ),
+    group:
+        "shard"
     conda:
         "../../envs/phasegraph.yaml"
     threads: 1
     resources:
-        # The engine's tensors are bounded by the budget; the rest holds the libraries and the weights.
-        mem_mb=config["model"]["memory_budget"] + 1500,
-        budget_mb=config["model"]["memory_budget"],
-        device=config["model"]["device"],
-        runtime=10,
+        mem_mb=edges_memory,
+        runtime=edges_minutes,
+        gpu=GPUS,
     params:
         checkpoint=folder_of,
         content=content_of,
         measurement=measurement_of,
         direct="",
+        how=how_of,
     message:
         "Measuring {wildcards.study} at step {wildcards.step}"
     shell:
         "python -m phasegraph.warm phasegraph.edges --checkpoint {params.checkpoint:q}"
         " --study {params.measurement:q} --total {output.total} {params.direct}"
-        " --more {output.more} --behaviour {output.behaviour} --threads {threads}"
-        " --device {resources.device} --memory-budget {resources.budget_mb} > {log} 2>&1"
+        " --more {output.more} --behaviour {output.behaviour} --threads {threads} {params.how} > {log} 2>&1"
 
 
 use rule measure_edges as measure_edges_direct with:
@@ -86,6 +88,7 @@ use rule measure_edges as measure_edges_direct with:
         content=content_of,
         measurement=measurement_of,
         direct="--direct results/{study}/edges/{step}.direct.npy",
+        how=how_of,
 
 
 rule gather_behaviour:
@@ -98,13 +101,17 @@ rule gather_behaviour:
         "results/{study}/behaviour.parquet",
     log:
         "logs/gather_behaviour/{study}.log",
+    group:
+        "study"
     conda:
         "../../envs/phasegraph.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=grown(1000),
         runtime=5,
+    params:
+        measurement=measurement_of,
     message:
         "Gathering the behaviour of {wildcards.study}"
     shell:
         "python -m phasegraph.warm phasegraph.tasks --out {output} --manifest {input.manifest}"
-        " {input.behaviour} > {log} 2>&1"
+        " --study {params.measurement:q} {input.behaviour} > {log} 2>&1"

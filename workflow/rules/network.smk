@@ -1,7 +1,7 @@
 """Stage network: what the graph of every checkpoint looks like, and how it changes from checkpoint to checkpoint.
 
 Inputs: series.tsv; in results/<study>/: edges/<step>.{npy, direct.npy, more.npz}, nodes.tsv, mask.npy.
-Outputs, in results/<study>/: network/<step>.npz, metrics.parquet, roles.parquet, distances.npy, replicates.npz.
+Outputs, in results/<study>/: network/<step>.npz, shards/<first>.sha256, metrics.parquet, roles.parquet, distances.npy, replicates.npz.
 """
 
 
@@ -15,12 +15,14 @@ rule measure_network:
         "results/{study}/network/{step}.npz",
     log:
         "logs/measure_network/{study}/{step}.log",
+    group:
+        "shard"
     conda:
         "../../envs/phasegraph.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=graph_memory,
+        runtime=5,
     params:
         direct=lambda wildcards, input: (
             f"--direct {input.direct}" if "direct" in input.keys() else ""
@@ -32,11 +34,39 @@ rule measure_network:
         " --graph {input.more} --out {output} > {log} 2>&1"
 
 
+rule record_shard:
+    """Record the SHA-256 of all that was measured on a shard of checkpoints (`sha256sum --check` reads it).
+
+    It also ties the shard together, so that its jobs become one job of a cluster.
+    """
+    input:
+        shard_of,
+    output:
+        "results/{study}/shards/{first}.sha256",
+    log:
+        "logs/record_shard/{study}/{first}.log",
+    wildcard_constraints:
+        first=r"\d+",
+    group:
+        "shard"
+    conda:
+        "../../envs/phasegraph.yaml"
+    threads: 1
+    resources:
+        mem_mb=grown(100),
+        runtime=1,
+    message:
+        "Recording the checkpoints of {wildcards.study} from step {wildcards.first} on"
+    shell:
+        "sha256sum {input} > {output}.tmp 2> {log} && mv {output}.tmp {output}"
+
+
 rule gather_network:
     """Collect metrics and roles of all checkpoints, and the distances between them."""
     input:
         network=every_step("results/{study}/network/{step}.npz"),
         edges=every_step("results/{study}/edges/{step}.npy"),
+        shards=shards_of,
         manifest=manifest_of,
         nodes="results/{study}/nodes.tsv",
         mask="results/{study}/mask.npy",
@@ -48,10 +78,12 @@ rule gather_network:
         replicates="results/{study}/replicates.npz",
     log:
         "logs/gather_network/{study}.log",
+    group:
+        "study"
     conda:
         "../../envs/phasegraph.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=graphs_memory,
         runtime=20,
     message:
         "Gathering the network metrics of {wildcards.study}"

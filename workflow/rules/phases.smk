@@ -16,12 +16,12 @@ rule find_phases:
         "results/{study}/phases.json",
     log:
         "logs/find_phases/{study}.log",
-    benchmark:
-        "logs/find_phases/{study}.tsv"
+    group:
+        "study"
     conda:
         "../../envs/phasegraph.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=grown(1500),
         runtime=30,
     params:
         options=phase_options_of,

@@ -20,11 +20,13 @@ rule draw_figure:
         png="results/{study}/figures/{figure}.png",
     log:
         "logs/draw_figure/{study}/{figure}.log",
+    group:
+        "study"
     conda:
         "../../envs/phasegraph.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=grown(1500),
+        runtime=5,
     message:
         "Drawing {wildcards.figure} of {wildcards.study}"
     shell:
@@ -38,6 +40,7 @@ rule write_config:
         "results/{study}/run_config.yaml",
     log:
         "logs/write_config/{study}.log",
+    localrule: True  # it is done sooner than submitted
     conda:
         "../../envs/phasegraph.yaml"
     params:
@@ -63,11 +66,13 @@ rule write_report:
         ),
     log:
         "logs/write_report/{study}.log",
+    group:
+        "study"
     conda:
         "../../envs/phasegraph.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=grown(1500),
+        runtime=5,
     message:
         "Writing the report of {wildcards.study}"
     shell:

@@ -22,12 +22,14 @@ rule train_checkpoint:
     wildcard_constraints:
         series=series_of("train"),
     priority: 2
+    group:
+        "training"
     conda:
         "../../envs/phasegraph.yaml"
     threads: training_threads_of
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=training_memory,
+        runtime=training_minutes,
     params:
         threads=training_threads_of,
         recipe=recipe_of,
@@ -45,8 +47,10 @@ rule train_checkpoint:
         " --code {params.code} --steps {params.steps} --store {params.home}/training"
         " --log {params.home}/training.tsv 2>&1 | tee {log}; }}"
         " && {{ ln -f {params.trained}/model.safetensors {output.weights} 2>> {log}"
-        " || cp {params.trained}/model.safetensors {output.weights}; }}"
-        " && cp {params.trained}/config.json {output.architecture}"
+        " || {{ cp {params.trained}/model.safetensors {output.weights}.tmp"
+        " && mv {output.weights}.tmp {output.weights}; }}; }}"
+        " && cp {params.trained}/config.json {output.architecture}.tmp"
+        " && mv {output.architecture}.tmp {output.architecture}"
 
 
 rule fetch_checkpoint:
@@ -122,10 +126,12 @@ rule audit_series:
     log:
         "logs/audit_series/{series}.log",
     priority: 1  # before the measurements, so that a series that is to be stopped is stopped early
+    group:
+        "training"
     conda:
         "../../envs/phasegraph.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=pair_memory,
         runtime=30,
     params:
         checkpoints=lambda wildcards: steps_and_folders(PLANS[wildcards.series]),

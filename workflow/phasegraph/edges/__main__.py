@@ -16,7 +16,8 @@ from phasegraph.edges.engine import measure_edges
 from phasegraph.edges.memory import BUDGET, keep_freed_memory
 from phasegraph.errors import PhasegraphError, user_errors
 from phasegraph.files import atomic
-from phasegraph.model.load import components_of, device_of, read
+from phasegraph.model.device import device_of, memory_for, set_arithmetic
+from phasegraph.model.load import components_of, read
 from phasegraph.model.nodes import describe_graph, mask_of, nodes_of
 from phasegraph.series.fault import CheckpointFault
 from phasegraph.tasks.behaviour import behaviour
@@ -27,11 +28,17 @@ from phasegraph.types import Answer, Intervention, Measure, Measurement
 def main() -> None:
     """Read the command line, measure, and write each result whole or not at all."""
     arguments = _arguments()
+    with memory_for(arguments.checkpoint):
+        _measure(arguments)
+
+
+def _measure(arguments: argparse.Namespace) -> None:
     study = json.loads(arguments.study)
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     begin = time.perf_counter()
     device = device_of(arguments.device)
+    set_arithmetic(device)
     try:
         model = read(arguments.checkpoint, getattr(torch, study["dtype"]), device)
     except CheckpointFault as fault:
@@ -52,7 +59,7 @@ def main() -> None:
     for name in [name for name in found if name.startswith("answer.")]:
         behaves[name.replace(".", "_").replace("-", "_")] = found.pop(name)
     with atomic(arguments.behaviour) as temporary:
-        np.savez(temporary, **behaves, nodes=[node.name for node in nodes])
+        np.savez(temporary, **behaves, nodes=[node.name for node in nodes], settings=arguments.study)
     for name, path in (("total", arguments.total), ("direct", arguments.direct)):
         if path is not None:
             with atomic(path) as temporary:

@@ -9,6 +9,7 @@ blocks nothing lies in between, so both effects are the same number, and it is c
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from phasegraph.edges.answer import AnswerSums, CleanAnswer
 from phasegraph.edges.layout import Layout
-from phasegraph.edges.memory import BUDGET, Cuts, cut
+from phasegraph.edges.memory import BUDGET, Cuts, cut, usual_tokens
 from phasegraph.edges.passes import (
     Clean,
     Outputs,
@@ -26,6 +27,7 @@ from phasegraph.edges.passes import (
     random_of_same_length,
     taken_away,
 )
+from phasegraph.edges.retry import Cutter, in_pieces_that_fit
 from phasegraph.edges.sums import Sums, Targets, Variance
 from phasegraph.edges.walks import Changed, Sources, walk_direct, walk_total
 from phasegraph.errors import PhasegraphError
@@ -61,9 +63,10 @@ def measure_edges(
     measurement
         What is measured.
     memory_budget
-        Bytes for the engine's tensors, besides the weights; changes the speed and nothing else.
+        Bytes for the engine's tensors, besides the weights. Where there are fewer, it is halved until they suffice.
     tokens_per_call
-        Tokens with which a layer is called at once, None for what suits the device; changes the speed and nothing else.
+        Tokens with which a layer is called at once, None for what suits the device. Both change the speed, and of the
+        result the last bits (edges by some 1e-7 of themselves), since matrix products of other sizes round otherwise.
 
     Returns
     -------
@@ -82,16 +85,38 @@ def measure_edges(
     Raises
     ------
     PhasegraphError
-        If the model's outputs are not finite, an intervention did not change what it should, or the memory budget is
-        too small.
+        If the model's outputs are not finite, an intervention did not change what it should, or the memory budget or
+        the memory is too small for a single prompt.
     ValueError
         If the prompts do not form GROUPS groups of equal size.
     """
-    run = _Run(components, task, measurement, memory_budget, tokens_per_call)
-    for part in torch.arange(len(task.tokens)).split(run.cuts.prompts):
-        run.measure(part)
+
+    def measure(cuts: Cuts) -> _Run:
+        run = _Run(components, task, measurement, cuts)
+        for part in torch.arange(len(task.tokens)).split(cuts.prompts):
+            run.measure(part)
+        return run
+
+    tokens = tokens_per_call or usual_tokens(components.unembedding.device)
+    run = in_pieces_that_fit(measure, _cutter(components, task, measurement), memory_budget, tokens)
     run.check()
     return run.results()
+
+
+def _cutter(components: Components, task: Task, measurement: Measurement) -> Cutter:
+    """Prepare `cut` for what is measured: a memory budget and the tokens in a call then give the sizes of pieces."""
+    prompts, length = task.tokens.shape
+    weights = components.head_weights[0]
+    return partial(
+        cut,
+        components,
+        prompts=prompts,
+        length=length,
+        width=weights.shape[-1],
+        sources=components.n_layers * (components.n_heads + 1) + measurement.embed,
+        answers=len(task.answer_positions) if Answer.KL in measurement.answer else 0,
+        item=weights.element_size(),
+    )
 
 
 @dataclass(frozen=True)
@@ -106,15 +131,8 @@ class _Effects:
 class _Run:
     """All sums of one measurement, and how they are filled."""
 
-    def __init__(
-        self,
-        components: Components,
-        task: Task,
-        measurement: Measurement,
-        memory_budget: int,
-        tokens_per_call: int | None,
-    ):
-        self.components, self.task, self.measurement = components, task, measurement
+    def __init__(self, components: Components, task: Task, measurement: Measurement, cuts: Cuts):
+        self.components, self.task, self.measurement, self.cuts = components, task, measurement, cuts
         ends = {"embed": measurement.embed, "logits": measurement.logits}
         self.layout = Layout(components.n_layers, components.n_heads, **ends)
         self.nodes = nodes_of(components.n_layers, components.n_heads, **ends)
@@ -125,7 +143,6 @@ class _Run:
         self.spans = {ALL: slice(task.first_position, self.tokens.shape[1])}
         if measurement.by_position:
             self.spans |= task.positions
-        self.cuts = self._cut(memory_budget, tokens_per_call)
         self.readout = Readout(components) if measurement.logits else None
         reference = torch.as_tensor(task.reference).to(self.device)
         self.means = mean_outputs(components, reference, task.first_position, self.cuts.prompts, self.readout)
@@ -208,21 +225,6 @@ class _Run:
                     padded = np.pad(values, [(0, 0), (0, self.layout.size - self.layout.sources)])
                     result[f"{prefix}answer.{kind}.{effect}"] = padded.astype(np.float32)
         return result
-
-    def _cut(self, memory_budget: int, tokens_per_call: int | None) -> Cuts:
-        prompts, length = self.tokens.shape
-        weights = self.components.head_weights[0]
-        return cut(
-            self.components,
-            prompts=prompts,
-            length=length,
-            width=weights.shape[-1],
-            sources=self.layout.sources,
-            answers=len(self.task.answer_positions) if Answer.KL in self.measurement.answer else 0,
-            budget=memory_budget,
-            tokens_per_call=tokens_per_call,
-            item=weights.element_size(),
-        )
 
     def _effects(self, *, inputs: bool) -> _Effects:
         measurement, layout = self.measurement, self.layout

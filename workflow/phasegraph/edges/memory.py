@@ -1,8 +1,12 @@
 """How to cut the work so that it fits a memory budget; the cuts change nothing in the result."""
 
 import ctypes
+import gc
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import torch
 
 from phasegraph.errors import PhasegraphError
 from phasegraph.model.components import Components
@@ -35,7 +39,7 @@ def cut(
     sources: int,
     answers: int,
     budget: int,
-    tokens_per_call: int | None,
+    tokens_per_call: int,
     item: int = 4,
 ) -> Cuts:
     """Choose the sizes.
@@ -51,7 +55,7 @@ def cut(
     budget
         Bytes for everything but the weights and the results.
     tokens_per_call
-        Tokens in one call of a layer; None for what suits the device.
+        Tokens in one call of a layer.
     item
         Bytes of a number.
 
@@ -75,20 +79,35 @@ def cut(
             f"model.memory_budget is {budget / 2**20:.0f} MiB, but one prompt of this model needs "
             f"{least / 2**20:.0f} MiB; raise it or take a shorter task.segment"
         )
-    wanted = tokens_per_call or TOKENS_PER_CALL.get(components.unembedding.device.type, TOKENS_PER_CALL["cpu"])
-    in_call = max(1, min(wanted // length, int((budget - kept) / 2 / per_row)))  # prompts x ablations
+    in_call = max(1, min(tokens_per_call // length, int((budget - kept) / 2 / per_row)))  # prompts x ablations
     room = budget - in_call * per_row
     at_once = max(1, min(prompts, in_call, room // (kept + logits + 2 * sources * stream)))
     carried = max(1, min(sources, (room - at_once * (kept + logits)) // (2 * at_once * stream)))
-    return Cuts(at_once, carried, max(1, in_call // at_once))
+    return Cuts(at_once, carried, max(1, min(carried, in_call // at_once)))
+
+
+def usual_tokens(device: torch.device) -> int:
+    """Give the tokens in one call of a layer that suit a device."""
+    return TOKENS_PER_CALL.get(device.type, TOKENS_PER_CALL["cpu"])
 
 
 def keep_freed_memory() -> None:
     """Tell the C library to keep freed memory for the next tensor instead of giving it back: a fifth of the time."""
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc only
+    mallopt = _of_glibc("mallopt")
     if mallopt is not None:
         trim_threshold, mmap_threshold = -1, -3
         mallopt(trim_threshold, 2**30)
         mallopt(mmap_threshold, 2**25)  # glibc takes no more
+
+
+def release_memory() -> None:
+    """Give freed memory back, so that it can be had in pieces of another size."""
+    gc.collect()
+    torch.cuda.empty_cache()  # does nothing where CUDA is not in use
+    malloc_trim = _of_glibc("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+def _of_glibc(name: str) -> Callable[[int], int] | None:
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None

@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from phasegraph.errors import PhasegraphError, first_line
 from phasegraph.model.components import Components, bridge_components, logits_of, residual_streams
+from phasegraph.model.device import is_out_of_memory, memory_for
 from phasegraph.model.neox import neox_components, neox_difference
 from phasegraph.series.fault import CheckpointFault, read_fault
 from phasegraph.series.layout import CONFIG, WEIGHTS, layout
@@ -42,21 +43,6 @@ def load(
         As in `read`.
     """
     return _bridge(read(folder, dtype, device))
-
-
-def device_of(name: str) -> torch.device:
-    """Find the device that ``auto``, ``cpu`` or ``cuda`` stands for.
-
-    Raises
-    ------
-    PhasegraphError
-        If there is no such device.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise PhasegraphError("model.device is cuda, but torch finds no CUDA device here; set it to auto or cpu")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def components_of(model: PreTrainedModel, length: int) -> Components:
@@ -134,9 +120,14 @@ def read(folder: str | Path, dtype: torch.dtype = torch.float32, device: str | t
     CheckpointFault
         If the folder lacks a file, or its weights are truncated, not finite or do not fit its configuration.
     PhasegraphError
-        If transformers knows no model of its configuration.
+        If transformers knows no model of its configuration, or there is no memory for the weights.
     """
     folder = Path(folder)
+    with memory_for(folder):
+        return _read(folder, dtype, device)
+
+
+def _read(folder: Path, dtype: torch.dtype, device: str | torch.device) -> PreTrainedModel:
     if fault := read_fault(folder):
         raise fault
     way_out = "restore it or take this step out of the series"
@@ -166,6 +157,8 @@ def read(folder: str | Path, dtype: torch.dtype = torch.float32, device: str | t
             output_loading_info=True,
         )
     except Exception as error:  # whatever a damaged file raises, the user needs the folder's name
+        if is_out_of_memory(error):
+            raise  # not the checkpoint's fault
         sentence = f"{folder}: cannot be loaded ({first_line(error)}); fetch or train it again"
         raise CheckpointFault("unreadable", sentence) from error
     if report["missing_keys"]:
@@ -199,6 +192,8 @@ def _bridge_components(model: PreTrainedModel, length: int, tokens: Tensor, tole
     except PhasegraphError:
         raise
     except Exception as error:  # a bridge without the parts that are needed fails in any way
+        if is_out_of_memory(error):
+            raise
         raise PhasegraphError(refusal.format(why=first_line(error))) from error
     if not all(gap < torch.inf for gap in gaps.values()):
         raise PhasegraphError(f"{name}: the model's outputs are not finite; take this checkpoint out of the series")

@@ -1,7 +1,7 @@
 """What the configuration of a series means: its steps, where each checkpoint lies, and how a change of it is told.
 
 Read by the Snakefile, so only the standard library is imported, except once per series of a hub: the first time, the
-hub is asked for the commits of its revisions, which `pins.tsv` then keeps.
+hub is asked for the commits of its revisions and for a model's configuration, which are then kept.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from phasegraph.errors import PhasegraphError
+from phasegraph.model.size import Size, size_of_recipe
+from phasegraph.series.architecture import fetch_architecture, size_in
 from phasegraph.series.directory import TRAINER, contents_of, find_checkpoints
 from phasegraph.series.grids import Place, series_steps, spell
 from phasegraph.series.hub import resolve
@@ -49,6 +51,8 @@ class Plan:
     """Tokens in a training batch, if known."""
     pins: dict[int, Pin] = field(default_factory=dict)
     """Commits, for a series of a hub."""
+    size: Size | None = None
+    """How large the models are, if that can be told."""
 
     @property
     def steps(self) -> list[int]:
@@ -94,7 +98,8 @@ def _of_training(series: Mapping, home: Path) -> Plan:
     if steps == ALL:
         raise PhasegraphError("steps: all is for checkpoints that are there already; say which steps to train")
     folders, files = _made(home, series_steps(steps))
-    return Plan("train", folders, files, dict.fromkeys(folders, ""), recipe.batch * recipe.length)
+    contents = dict.fromkeys(folders, "")
+    return Plan("train", folders, files, contents, recipe.tokens_per_step, size=size_of_recipe(recipe))
 
 
 def _of_hub(series: Mapping, home: Path) -> Plan:
@@ -117,9 +122,13 @@ def _of_hub(series: Mapping, home: Path) -> Plan:
         raise PhasegraphError(f"steps: {repo} has none of these {len(pins)} steps; correct steps or revisions")
     kept = {pin.step: pin for pin in known if pin.repo == repo} | {pin.step: pin for pin in pins}
     if sorted(kept.values(), key=lambda pin: pin.step) != known:  # steps that are left out today keep their commits
+        fetch_architecture(pins, home)
         write_pins(kept.values(), path)
     by_step = {pin.step: pin for pin in pins}
-    return Plan("hub", *_made(home, by_step), {pin.step: pin.commit for pin in pins}, per_step, by_step)
+    contents = {pin.step: pin.commit for pin in pins}
+    folders, files = _made(home, by_step)
+    # Not from what is fetched meanwhile: how a study is cut into jobs must not change while it runs.
+    return Plan("hub", folders, files, contents, per_step, by_step, size_in([home / "architecture"]))
 
 
 def _of_directory(series: Mapping, home: Path) -> Plan:
@@ -135,7 +144,8 @@ def _of_directory(series: Mapping, home: Path) -> Plan:
     }
     contents = contents_of(folders, home / "contents.json")
     files = {step: [file.as_posix() for file in files_of(folder)] for step, folder in folders.items()}
-    return Plan("directory", folders, files, contents, series.get("tokens_per_step"))
+    tokens = series.get("tokens_per_step")
+    return Plan("directory", folders, files, contents, tokens, size=size_in(folders.values()))
 
 
 def recipe_of(series: Mapping) -> Recipe:

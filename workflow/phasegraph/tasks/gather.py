@@ -1,6 +1,7 @@
 """Behaviour of all checkpoints in one table."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +37,41 @@ def behaviour_table(files: list[str | Path]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
+def require_settings(files: list[str | Path], study: Mapping) -> None:
+    """Make sure that all checkpoints were measured as a study says now.
+
+    Snakemake sees to that, but of what a job on a cluster wrote before it was cancelled it knows nothing: it neither
+    runs again when the configuration changes nor is missing.
+
+    Parameters
+    ----------
+    files
+        One ``<step>.npz`` per checkpoint, whose ``settings`` are those that it was measured with, as JSON.
+    study
+        What a study measures.
+
+    Raises
+    ------
+    PhasegraphError
+        If a file was measured with other settings.
+    """
+    for file in map(Path, files):
+        with np.load(file) as measured:
+            found = json.loads(str(measured["settings"])) if "settings" in measured else {}
+        for key in study:
+            if found.get(key) != study[key]:
+                old, new = (json.dumps(settings.get(key)) for settings in (found, study))
+                raise PhasegraphError(
+                    f"{file} was measured with {key}: {old} and the study has {new} now; delete "
+                    f"{file.parent.parent}/*/{file.stem}.* and run again"
+                )
+
+
 def _rows(file: Path) -> Iterator[tuple]:
     with np.load(file) as measured:
         nodes = measured["nodes"].tolist() if "nodes" in measured else []
         for quantity, values in measured.items():  # [GROUPS + 1], [GROUPS + 1, L, H] or [GROUPS + 1, N]
-            if quantity == "nodes":
+            if quantity in ("nodes", "settings"):
                 continue
             if values.ndim == 2 and values.shape[1] != len(nodes):
                 raise PhasegraphError(
