@@ -34,7 +34,7 @@ test: env ## run all tests
 
 test-cluster: env ## run the cluster's tests on a SLURM that is started for them (Debian or Ubuntu, as root)
 	@bash tests/cluster/start.sh
-	@$(ACTIVE) python -m pytest -m slurm tests/workflow/test_cluster.py; \
+	@$(ACTIVE) python -m pytest -n 2 -m slurm tests/workflow/test_cluster.py; \
 	  status=$$?; bash tests/cluster/stop.sh; exit $$status
 
 check: env ## linters and formatters, as in CI

@@ -1,5 +1,6 @@
 # From a training run to a report: who influences whom in the model at every checkpoint, and when that changes.
 # Read config/README.md for what can be set, and the rule files in the order in which they are included.
+import gc
 import time
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from phasegraph.summary import tell_summary
 
 min_version("9.20")
 BEGIN = time.time()
+# What Snakemake makes when it plans stays. To look for garbage among millions of objects again and again takes a third
+# of the time in a large study (benchmarks/dag.py).
+gc.set_threshold(50_000, 50, 50)
 
 
 # A study of one's own (--configfile) stands in the place of the demonstration instead of being merged into it.

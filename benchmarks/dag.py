@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -56,16 +57,14 @@ def plan(folder: Path, log: Path) -> dict[str, float]:
     running = subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=log.open("w"), text=True
     )
-    seconds, jobs = None, 0
-    for line in running.stdout:
-        if line.startswith("Job stats") and seconds is None:
-            seconds = time.perf_counter() - begin
-        if line.startswith("total"):
-            jobs = int(line.split()[1])
-    _, status, usage = os.wait4(running.pid, 0)
-    if status or seconds is None:
+    table = next((line for line in running.stdout if line.startswith("total")), None)
+    seconds = time.perf_counter() - begin
+    if table is None:
         raise SystemExit(f"the dry run failed:\n{log.read_text()[-2000:]}")
-    return {"seconds": seconds, "jobs": jobs, "mib": usage.ru_maxrss / 1024}
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{running.pid}/status").read_text())[1]
+    running.kill()  # before it describes every job
+    running.communicate()
+    return {"seconds": seconds, "jobs": int(table.split()[1]), "mib": int(peak) / 1024}
 
 
 def main() -> None:

@@ -72,6 +72,7 @@ def test_an_unknown_model_gets_much_and_an_hour():
     assert jobs.edges_minutes(None, STUDY, "cpu") == 60
     assert jobs.weights_mib(None, 3) >= jobs.UNKNOWN_MIB
     assert jobs.graphs_mib(None, STUDY, 1, 1) > jobs.AROUND
+    assert jobs.graph_minutes(None, STUDY) > jobs.graph_minutes(SIZES["14m"], STUDY)
 
 
 def test_gpus_are_asked_for_by_the_device():

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# A SLURM cluster of two pretended nodes on this machine, for the tests: Debian or Ubuntu, as root, no systemd needed.
+# A SLURM cluster of four pretended nodes on this machine, for the tests: Debian or Ubuntu, as root, no systemd needed.
 # Installs what is missing, starts what is not running, and returns when jobs can be submitted. stop.sh is its
-# counterpart. It never touches a cluster that is not its own. NODES, CPUS and MEMORY (MB of a node) can be set.
+# counterpart. It never touches a cluster that is not its own. CPUS and MEMORY (MB of a node) can be set.
 set -euo pipefail
 
-NODES=${NODES:-2} CPUS=${CPUS:-4} MEMORY=${MEMORY:-10000}
+NODES=4 CPUS=${CPUS:-4} MEMORY=${MEMORY:-10000}
 conf=/etc/slurm/slurm.conf
 state=/var/lib/phasegraph-slurm
 run=/run/phasegraph-slurm
@@ -71,7 +71,9 @@ ReturnToService=2
 AccountingStorageType=accounting_storage/none
 # The nodes are pretended: believe this file and not the hardware.
 SlurmdParameters=config_overrides
-PartitionName=main Nodes=ALL Default=YES MaxTime=1-0 DefaultTime=30 State=UP
+PartitionName=main Nodes=n1,n2 Default=YES MaxTime=1-0 DefaultTime=30 State=UP
+# for what disturbs a node
+PartitionName=unsafe Nodes=n3,n4 MaxTime=1-0 DefaultTime=30 State=UP
 END
     for i in $(seq "$NODES"); do
       echo "NodeName=n$i NodeHostname=$host NodeAddr=127.0.0.1 Port=$((6900 + i)) CPUs=$CPUS RealMemory=$MEMORY"

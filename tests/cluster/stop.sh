@@ -8,6 +8,7 @@ run=/run/phasegraph-slurm
 
 grep -qsF "# made by phasegraph's tests/cluster/start.sh" $conf || { echo "there is no cluster of start.sh"; exit 0; }
 timeout 10 scancel --quiet --partition main
+timeout 10 scancel --quiet --partition unsafe
 for _ in $(seq 50); do
   [ -z "$(timeout 5 squeue -h -t running,completing)" ] && break
   sleep 0.2

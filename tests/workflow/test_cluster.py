@@ -1,6 +1,6 @@
 """Runs on a real SLURM cluster, the one that tests/cluster/start.sh starts on this machine; skipped without it.
 
-About five minutes on two cores: every job of a cluster starts two Snakemakes and imports torch once.
+About eight minutes on two cores: every job of a cluster starts two Snakemakes and imports torch once.
 """
 
 import json
@@ -181,10 +181,11 @@ def test_one_changed_checkpoint_is_measured_alone(finished):
     assert not to_do(folder, config=CONFIG)
 
 
-def test_a_job_that_fails_once_is_tried_again(measuring, truth):
+@pytest.mark.parametrize("victim", ["worker", "warm server"])
+def test_a_job_that_fails_once_is_tried_again(measuring, truth, victim):
     started = run(measuring, FIRST_SHARD)
     worker = soon(lambda: workers(measuring), 120)[0]
-    os.kill(worker.pid, signal.SIGKILL)
+    os.kill(worker.pid if victim == "worker" else worker.parent, signal.SIGKILL)
     text = finish(started)
     assert "Trying to restart job" in text
     assert len(submissions(text)) == 2
@@ -252,7 +253,7 @@ def test_a_killed_run_is_resumed(measuring, truth):
 
 
 def test_a_node_goes_down_and_comes_back(measuring, truth):
-    started = run(measuring, FIRST_SHARD)
+    started = run(measuring, FIRST_SHARD, "--default-resources", "slurm_partition=unsafe")
     soon(lambda: workers(measuring), 120)
     (job,) = jobs_of(measuring)
     node = answer("squeue", "--noheader", "--jobs", job, "--format=%N").strip()

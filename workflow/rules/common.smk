@@ -45,7 +45,11 @@ REPORT_TEXTS = [
     "report/page.css",
     *(f"../report/{figure}.rst" for figure in FIGURES),
 ]
+# Rules with a job for each checkpoint take their code as a digest: as inputs, forty files for each of thousands of jobs
+# would double the time in which Snakemake plans a large study (benchmarks/dag.py).
 TRAINING_CODE = code_digest("phasegraph.series.optimiser")[:12]
+EDGES_CODE = code_digest("phasegraph.edges")[:12]
+NETWORK_CODE = code_digest("phasegraph.network.checkpoint")[:12]
 
 
 wildcard_constraints:

@@ -41,7 +41,6 @@ rule measure_edges:
     input:
         checkpoint=checkpoint_of,
         gate=gate_of,
-        code=code_of("phasegraph.edges"),
     output:
         total="results/{study}/edges/{step}.npy",
         more="results/{study}/edges/{step}.more.npz",
@@ -65,6 +64,7 @@ rule measure_edges:
         checkpoint=folder_of,
         content=content_of,
         measurement=measurement_of,
+        code=EDGES_CODE,
         direct="",
         how=how_of,
     message:
@@ -87,6 +87,7 @@ use rule measure_edges as measure_edges_direct with:
         checkpoint=folder_of,
         content=content_of,
         measurement=measurement_of,
+        code=EDGES_CODE,
         direct="--direct results/{study}/edges/{step}.direct.npy",
         how=how_of,
 

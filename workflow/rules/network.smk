@@ -10,7 +10,6 @@ rule measure_network:
     input:
         unpack(edges_of),
         more="results/{study}/edges/{step}.more.npz",
-        code=code_of("phasegraph.network.checkpoint"),
     output:
         "results/{study}/network/{step}.npz",
     log:
@@ -22,8 +21,9 @@ rule measure_network:
     threads: 1
     resources:
         mem_mb=graph_memory,
-        runtime=5,
+        runtime=graph_minutes,
     params:
+        code=NETWORK_CODE,
         direct=lambda wildcards, input: (
             f"--direct {input.direct}" if "direct" in input.keys() else ""
         ),

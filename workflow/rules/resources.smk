@@ -51,10 +51,11 @@ def shard_of(wildcards):
 
 
 def shards_of(wildcards):
-    """What is recorded of all shards of a study."""
+    """What is recorded of the shards of a study; a checkpoint of its own needs nothing that ties it to others."""
     return [
         f"results/{wildcards.study}/shards/{first}.sha256"
-        for first in SHARDS[wildcards.study]
+        for first, steps in SHARDS[wildcards.study].items()
+        if len(steps) > 1
     ]
 
 
@@ -70,8 +71,8 @@ def edges_minutes(wildcards, attempt):
     return attempt * jobs.edges_minutes(PLANS[study["series"]].size, study, EXPECTED)
 
 
-def how_of(wildcards, resources):
-    """Device and memory of the engine, as options; by their arguments they are no reason to run again."""
+def how_of(wildcards, output):
+    """Device and memory of the engine, as options; formally of the output, so that they are no reason to run again."""
     return f"--device {DEVICE} --memory-budget {BUDGET}"
 
 
@@ -79,6 +80,12 @@ def graph_memory(wildcards, attempt):
     """MiB of what looks at the graphs of one checkpoint."""
     study = STUDIES[wildcards.study]
     return attempt * jobs.graphs_mib(PLANS[study["series"]].size, study, 1, 8)
+
+
+def graph_minutes(wildcards, attempt):
+    """Minutes of what looks at the graphs of one checkpoint."""
+    study = STUDIES[wildcards.study]
+    return attempt * jobs.graph_minutes(PLANS[study["series"]].size, study)
 
 
 def graphs_memory(wildcards, attempt):
