@@ -67,7 +67,8 @@ SchedulerParameters=batch_sched_delay=1,sched_min_interval=200000,bf_interval=5,
 # Snakemake learns of the end of a job by squeue, which has to remember it for so many seconds.
 MinJobAge=3600
 KillWait=5
-ReturnToService=2
+# A node that is set down stays so until it is resumed.
+ReturnToService=0
 AccountingStorageType=accounting_storage/none
 # The nodes are pretended: believe this file and not the hardware.
 SlurmdParameters=config_overrides

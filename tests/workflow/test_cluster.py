@@ -260,11 +260,12 @@ def test_a_node_goes_down_and_comes_back(measuring, truth):
     answer("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     try:
         soon(lambda: answer("squeue", "--noheader", "--jobs", job, "--format=%T") == "PENDING\n", 60)
+        soon(lambda: not [p for p in processes_below(measuring) if "--mode remote" in p.command], 60)
         answer("scontrol", "update", f"jobid={job}", "starttime=now")  # SLURM would wait for two minutes
         finish(started)
         assert int(re.search(r"Restarts=(\d+)", answer("scontrol", "show", "job", job))[1]) == 1
-    finally:  # it may have come back by itself, when its daemon registered again
-        subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], check=False)
+    finally:
+        answer("scontrol", "update", f"nodename={node}", "state=resume")
     shard = listed(measuring / FIRST_SHARD)
     assert shard == {name: truth[name] for name in shard}
     soon(lambda: "idle" in answer("sinfo", "--noheader", "--nodes", node, "--format=%T"), 60)
