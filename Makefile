@@ -30,7 +30,7 @@ demo: env ## train the embedded model, study its checkpoints, print where the re
 	@for page in results/*/report.html; do echo "report: $(CURDIR)/$$page"; done
 
 test: env ## run all tests
-	@$(ACTIVE) python -m pytest -n 2 --dist loadfile tests/workflow tests
+	@$(ACTIVE) python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/workflow tests
 
 test-cluster: env ## run the cluster's tests on a SLURM that is started for them (Debian or Ubuntu, as root)
 	@bash tests/cluster/start.sh
