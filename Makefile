@@ -43,8 +43,9 @@ check: env ## linters and formatters, as in CI
 	@$(ACTIVE) snakefmt --check Snakefile workflow
 	@$(ACTIVE) snakemake --lint
 
-bench: env ## time the engine against other ways; about 20 minutes, see benchmarks/engine.py
+bench: env ## time the engine and the metrics against other ways; about 35 minutes, see benchmarks/engine.py, network.py
 	@$(ACTIVE) python benchmarks/engine.py
+	@$(ACTIVE) python benchmarks/network.py
 
 clean: ## delete all results (the trained checkpoints too), logs and caches
 	rm -rf results/* logs .snakemake .pytest_cache .ruff_cache

@@ -41,6 +41,7 @@ rule all:
     input:
         expand("results/{study}/report.html", study=STUDIES),
         expand("results/{study}/run_config.yaml", study=STUDIES),
+        expand("results/{study}/families.parquet", study=COMPARED),
         expand(
             "results/series/{series}/tokenizer/source.json",
             series=[name for name, plan in PLANS.items() if plan.pins],

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -14,17 +15,22 @@ from transformers import (
     BloomForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     OPTConfig,
     OPTForCausalLM,
 )
 
 from phasegraph.errors import PhasegraphError
 from phasegraph.model import load as load_module
+from phasegraph.model.__main__ import main
 from phasegraph.model.components import bridge_components, logits_of, residual_streams
 from phasegraph.model.load import compare_with_bridge, components_of, load, read
 from phasegraph.model.neox import neox_components
 from phasegraph.model.nodes import is_parallel, mask_of, nodes_of, write_nodes
 from phasegraph.series.fault import CheckpointFault, write_fault
+from phasegraph.series.manifest import write_manifest
+from phasegraph.series.table import Audited
 from phasegraph.types import Kind
 
 EVERY = ["parallel", "sequential", "gpt2", "opt", "llama", "gptj"]
@@ -227,6 +233,24 @@ def test_nodes_table(tmp_path):
     assert (tmp_path / "nodes.tsv").read_text() == (
         "index\tname\tlayer\tkind\thead\n0\tL0H0\t0\thead\t0\n1\tL0H1\t0\thead\t1\n2\tL0MLP\t0\tmlp\t\n"
     )
+
+
+def test_a_model_whose_components_do_not_reach_each_other_is_refused(models, tmp_path, monkeypatch):
+    config = GPTNeoXConfig(
+        vocab_size=29, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, bos_token_id=0
+    )
+    GPTNeoXForCausalLM(config).save_pretrained(tmp_path / "8")
+    write_manifest([Audited(8, "8", used=True)], tmp_path / "series.tsv")
+    files = {name: tmp_path / name for name in ("nodes.tsv", "mask.npy")}
+    outputs = ["--nodes", files["nodes.tsv"], "--mask", files["mask.npy"], "--embed", "--logits"]
+    words = ["phasegraph.model", f"8={tmp_path / '8'}", "--manifest", tmp_path / "series.tsv", *outputs]
+    monkeypatch.setattr(sys, "argv", [*map(str, words)])
+    with pytest.raises(PhasegraphError, match=r"/8: no head or MLP can reach another; study a model of more layers"):
+        main()
+    assert not any(path.exists() for path in files.values())
+    monkeypatch.setattr(sys, "argv", [*map(str, words[:1]), f"8={models['parallel']}", *map(str, words[2:])])
+    main()
+    assert np.load(files["mask.npy"])[1:-1, 1:-1].any()
 
 
 def test_infinite_weights_are_refused(models, tmp_path):

@@ -209,7 +209,9 @@ def start_edges(
     folder: Path, out: Path, dtype: str = "float32", device: str = "cpu", **environment
 ) -> subprocess.Popen:
     """Start the whole ``python -m phasegraph.edges`` on a checkpoint."""
-    task = dict(prompts=32, reference=16, segment=4, seed=0, start_token=0, token_range=None, answers=2)
+    task = dict(
+        prompts=32, reference=16, segment=4, seed=0, start_token=0, token_range=None, answers=2, tokens="uniform"
+    )
     study = dict(task=task, intervention="mean", measure="variance", nodes={"embed": True, "logits": True}, dtype=dtype)
     study |= dict(qkv=True, by_position=True, control=True, answer=["logit-difference", "kl"])
     names = ("total.npy", "direct.npy", "more.npz", "behaviour.npz")

@@ -1,4 +1,4 @@
-"""The report stage on small synthetic studies, with tables by the real network and phases stages (45 s)."""
+"""The report stage on small synthetic studies, with tables by the real network and phases stages (90 s)."""
 
 import doctest
 import importlib
@@ -11,37 +11,59 @@ import sys
 from html.parser import HTMLParser
 
 import matplotlib as mpl
+import networkx as nx
 import numpy as np
 import polars as pl
 import pytest
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import PathCollection, QuadMesh
+from matplotlib.collections import FillBetweenPolyCollection, PathCollection, QuadMesh
+from matplotlib.legend import Legend
 from matplotlib.text import Text
 from scipy.stats import kendalltau
 
 from phasegraph.errors import PhasegraphError
 from phasegraph.jackknife import delete_group
 from phasegraph.model.nodes import describe_graph, nodes_of
+from phasegraph.network import details
 from phasegraph.network.checkpoint import checkpoint
+from phasegraph.network.families import compare_families
 from phasegraph.network.gather import Outputs, gather
+from phasegraph.network.stability import SCHEMA
+from phasegraph.network.tails import fit_tails
 from phasegraph.phases.study import Settings, run_study
 from phasegraph.report import (
     audit,
+    beyond,
     blocks,
     choose,
+    communities,
     evidence,
+    families,
     findings,
     induction,
     method,
     sentences,
+    similarity,
+    stability,
     style,
+    tables,
     texts,
     words,
 )
-from phasegraph.report.catalogue import FIGURES, MANIFEST, PAGE_DIRECT_FILES, PAGE_FILES
-from phasegraph.report.figures.graphs import chosen_edges, end_edges, places
+from phasegraph.report.backbones import path_text
+from phasegraph.report.catalogue import (
+    FIGURES,
+    MANIFEST,
+    PAGE_COMPARED_FILES,
+    PAGE_DIRECT_FILES,
+    PAGE_FILES,
+    figures_of,
+)
+from phasegraph.report.figures import similarity as similarity_figure
+from phasegraph.report.figures.graphs import chosen_edges, end_edges
+from phasegraph.report.layered import places
 from phasegraph.report.page import write_page
 from phasegraph.report.study import StudyData
 from phasegraph.series.manifest import write_audit, write_manifest
@@ -49,6 +71,8 @@ from phasegraph.series.table import Audited, Flag
 from phasegraph.types import GROUPS, Effect, Kind
 
 LAYERS, HEADS, COUNT = 3, 3, 40
+DRAWS = 39
+"""Null graphs of every checkpoint."""
 
 
 # --- synthetic studies ---------------------------------------------------------------------------------------------
@@ -74,8 +98,9 @@ def make_study(folder, *, count, direct=True, heads=HEADS, learns=True, ends=Fal
     layer = np.array([node.layer for node in nodes])
     mask = layer[:, None] < layer
     study = folder / "results" / "planted"
-    for name in ("edges", "network"):
-        (study / name).mkdir(parents=True)
+    others = study.with_name("other") / "edges"  # the same wiring under other prompts, in part
+    for made in (study / "edges", study / "network", study / "backbones", others):
+        made.mkdir(parents=True)
     lines = [f"{n.index}\t{n.name}\t{n.layer}\t{n.kind}\t{'' if n.head is None else n.head}" for n in nodes]
     (study / "nodes.tsv").write_text("\n".join(["index\tname\tlayer\tkind\thead", *lines]) + "\n")
     np.save(study / "mask.npy", mask)
@@ -84,6 +109,7 @@ def make_study(folder, *, count, direct=True, heads=HEADS, learns=True, ends=Fal
     base = np.exp(rng.normal(-4, 1, mask.shape)) * mask
     base[0] *= 30 if ends else 1  # everything depends on the embedding
     drift = rng.normal(0, 0.02, (count, *mask.shape)).cumsum(0)
+    elsewhere = np.exp(rng.normal(0, 0.5, mask.shape))
     rows = []
     for i, step in enumerate(steps):
         weights = base * np.exp(drift[i])
@@ -94,7 +120,10 @@ def make_study(folder, *, count, direct=True, heads=HEADS, learns=True, ends=Fal
         total, through = (study / "edges" / f"{step}{suffix}.npy" for suffix in ("", ".direct"))
         graph = study / "edges" / f"{step}.more.npz"
         np.savez(graph, **describe_graph(nodes, mask))
-        checkpoint(total, through if direct else None, graph, study / "network" / f"{step}.npz")
+        out = study / "network" / f"{step}.npz"
+        checkpoint(total, through if direct else None, graph, out, study / "backbones", draws=DRAWS)
+        theirs = weights * elsewhere * np.exp(rng.normal(0, 0.1, (GROUPS, *mask.shape)))
+        np.save(others / f"{step}.npy", leave_one_out(theirs).astype(np.float32))
         rows += behaviour_rows(rng, step, nodes, progress[i])
         rows += answer_rows(rng, step, nodes, progress[i]) if ends else []
     schema = {"step": pl.Int64, "quantity": pl.String, "node": pl.String}
@@ -107,15 +136,14 @@ def make_study(folder, *, count, direct=True, heads=HEADS, learns=True, ends=Fal
     ]
     write_manifest(audited, manifest, tokens_per_step=1024)
     write_audit(manifest.with_name("audit.json"), audited)
-    names = ("metrics.parquet", "roles.parquet", "distances.npy", "replicates.npz")
-    gather(
-        [study / "network" / f"{step}.npz" for step in steps],
-        [study / "edges" / f"{step}.npy" for step in steps],
-        manifest,
-        study / "nodes.tsv",
-        study / "mask.npy",
-        Outputs(*(study / name for name in names)),
-    )
+    network, edges = ([study / path.format(step) for step in steps] for path in ("network/{}.npz", "edges/{}.npy"))
+    lists = study / "nodes.tsv", study / "mask.npy"
+    names = ("metrics.parquet", "roles.parquet", "distances.npy", "replicates.npz", "excess.npy", "stability.parquet")
+    gather(network, edges, manifest, *lists, Outputs(*(study / name for name in names)))
+    names = ("nulls.parquet", "communities.parquet", "centralities.parquet", "widest_paths.parquet")
+    details.gather_details(network, manifest, lists[0], details.Outputs(*(study / name for name in names)))
+    fit_tails(edges, manifest, *lists, study / "tails.parquet")
+    compare_families(edges[::2], [others / path.name for path in edges], manifest, *lists, study / "families.parquet")
     run_study(study / "metrics.parquet", study / "behaviour.parquet", manifest, study / "phases.json",
               Settings(alpha=0.05, bootstraps=99))  # fmt: skip
     return StudyData(study, manifest)
@@ -301,11 +329,15 @@ def test_studies_with_gaps_are_drawn_as_well(studies, name, which):
 
 UNITS = {
     "behaviour": {"cross-entropy (nats)", "share", "(1 − Spearman's ρ)\nper unit moved", "Gini", "training step"},
-    "similarity": {"Spearman's ρ", "training step", "similarity of the wiring (Spearman's ρ over edges)"},
-    "metrics": {"weight", "Gini", "edges", "share of all weight", "1 − Spearman's ρ", "Kendall's τ", "training step"},
+    "similarity": {"1 − Spearman's ρ", "training step", *similarity_figure.LABELS.values()},
+    "metrics": {"weight", "Gini", "edges", "Q", "correlation", "intensity", "1 − Spearman's ρ", "training step"},
+    "nulls": {"training step", "z: distance from the mean of the null graphs"},
+    "communities": {"layer", "Q", "adjusted Rand", "training step"},
     "strengths": {"layer", "training step", "sum of weights", "mean log ratio to block median"},
-    "roles": {"rank", "Kendall's τ with the\ncheckpoint before", "training step"},
+    "roles": {"rank", "persistence beyond chance", "lag (checkpoints)", "training step"},
     "graphs": {"layer", "node colour: (out − in) / (out + in)"},
+    "backbones": {"layer"},
+    "families": {"share of the variance", "Spearman's ρ", "training step"},
     "tails": {"weight w of an edge", "share of possible edges of weight ≥ w", "Gini", "edges", "training step"},
 }
 
@@ -319,18 +351,29 @@ def test_axes_have_units(drawn, name):
 
 LEGENDS = {
     "behaviour": {"second copy", "accuracy", "churn", "noise floor", "√w", "abrupt boundary", "gradual boundary"},
-    "similarity": {"last checkpoint", "abrupt boundary", "90 % interval of its place", "transition of behaviour"},
-    "metrics": {"entropy", "top 1 %", "estimate", "90 % interval", "against peers", "transition of behaviour"},
+    "similarity": {
+        "the last",
+        "the same, beyond noise",
+        "itself: noise floor",
+        "abrupt boundary",
+        "90 % interval of its place",
+        "transition of behaviour",
+    },
+    "metrics": {"entropy", "estimate", "90 % interval", "5–95 % of null graphs", "transition of behaviour"},
+    "nulls": {"beyond (q ≤ 0.05)", "not beyond", "gradual boundary"},
+    "communities": {"other communities", "MLP", "5–95 % of the ratio shuffle", "with the layers", "gradual boundary"},
     "strengths": {"undefined: no possible edge, or no peer", "MLP", "gradual boundary"},
-    "roles": {"layer 0", "layer 2", "chance", "raw", "abrupt boundary"},
+    "roles": {"layer 0", "layer 2", "chance", "gatekeepers", "two halves of the prompts", "abrupt boundary"},
     "graphs": set(),
+    "backbones": {"weight 0.2 (direct effect)", "widest path from the first to the last layer", "no edge"},
+    "families": {"both families", "edges by family", "noise", "weights w", "one family, twice", "gradual boundary"},
     "tails": {"step 0", "step 156", "weights w", "√w", "transition of behaviour"},
 }
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_legends_explain_what_is_drawn(drawn, name):
-    legends = [*drawn[name].legends, *(axes.get_legend() for axes in drawn[name].axes if axes.get_legend())]
+    legends = drawn[name].findobj(Legend)
     found = {text.get_text() for legend in legends for text in legend.get_texts()}
     assert found >= LEGENDS[name]
     if name == "graphs":
@@ -374,7 +417,7 @@ def test_only_empty_panels_are_called_undefined(drawn, studies):
     alone = studies["one-head"]
     (betweenness,) = undefined(draw("metrics", alone))
     assert "Concentration of betweenness" in [text.get_text() for text in betweenness.texts]
-    assert len(undefined(draw("roles", alone))) == 2
+    assert len(undefined(draw("roles", alone))) == 3
 
 
 @pytest.mark.parametrize(
@@ -404,7 +447,8 @@ def test_step_axis_is_logarithmic_where_checkpoints_are(steps, scale, ticks):
         ("Mean weight of an edge", "", "mean_weight", "total"),
         ("Concentration of edges", "√w", "gini_sqrt", "total"),
         ("Global efficiency", "", "efficiency", "direct"),
-        ("Stability of gatherers", "against peers", "tau_gatherer_block", "total"),
+        ("Clustering", "", "clustering_middleman", "direct"),
+        ("Modularity", "", "modularity", "total"),
     ],
 )
 def test_metric_lines_and_bands_are_the_table(study, drawn, title, label, metric, effect):
@@ -415,6 +459,66 @@ def test_metric_lines_and_bands_are_the_table(study, drawn, title, label, metric
     np.testing.assert_array_equal(axes.lines[number].get_ydata(), floats(rows["estimate"]))
     band = axes.collections[number].get_datalim(axes.transData)
     assert band.y0 == pytest.approx(rows["low"].min()) and band.y1 == pytest.approx(rows["high"].max())
+
+
+@pytest.mark.parametrize(
+    ("title", "metric", "null", "place"),
+    [("Concentration of strength", "gini_in_strength", "block", 3), ("Global efficiency", "efficiency", "ratio", 1)],
+)
+def test_grey_bands_are_the_null_graphs(study, drawn, title, metric, null, place):
+    rows = column(study, "nulls", metric=metric, null=null)
+    band = panel(drawn["metrics"], title).collections[place]
+    extent = band.get_datalim(band.axes.transData)
+    assert extent.y0 == pytest.approx(rows["low"].min()) and extent.y1 == pytest.approx(rows["high"].max())
+    assert mpl.colors.to_hex(band.get_facecolor()[0]) == style.NULL
+    assert band.get_zorder() < min(line.get_zorder() for line in band.axes.lines if len(line.get_xdata()) == COUNT)
+
+
+def test_null_heatmaps_are_the_table(study, drawn):
+    for axes, null in zip(drawn["nulls"].axes, ("block", "ratio"), strict=False):
+        array = np.ma.filled(axes.findobj(QuadMesh)[0].get_array(), np.nan)
+        for row, metric in enumerate(beyond.NAMES):
+            rows = column(study, "nulls", metric=metric, null=null)
+            outer, middle = array[4 * row], array[4 * row + 1]
+            z, q = (floats(rows[name]) if len(rows) else np.full(COUNT, np.nan) for name in ("z", "q"))
+            np.testing.assert_array_equal(middle, z)
+            np.testing.assert_array_equal(outer, np.where(q <= 0.05, z, np.nan))
+        said = [(text.get_position()[1], text.get_text()) for text in axes.texts]
+        metrics = list(beyond.NAMES)
+        if null == "ratio":
+            assert (metrics.index("gini_out_strength"), "kept") in said
+        assert (metrics.index("efficiency"), "kept") not in said
+
+
+def test_communities_are_the_table(studies, drawn):
+    for one, figure in (
+        (studies["learns"], drawn["communities"]),
+        (studies["ends"], draw("communities", studies["ends"])),
+    ):
+        table = column(one, "communities")
+        names = [node.name for node in one.nodes if node.kind in (Kind.HEAD, Kind.MLP)]
+        colours = figure.axes[0].findobj(QuadMesh)[0].get_array()
+        assert colours.shape == (len(names), len(one.steps))
+        counts = table["community"].value_counts(sort=True)["count"].to_list()
+        shown = communities.SHOWN
+        for name, row in zip(names, colours, strict=True):
+            labels = table.filter(pl.col("node") == name).sort("step")["community"].to_numpy()
+            for a, b in itertools.pairwise(range(len(labels))):
+                assert labels[a] != labels[b] or row[a] == row[b]
+                assert labels[a] == labels[b] or row[a] != row[b] or row[a] == shown
+        assert (np.asarray(colours) < shown).sum() == sum(counts[:shown])
+
+
+def test_renewal_is_the_adjusted_rand_index(study, drawn):
+    found = communities.renewal(study.communities)
+    assert np.isnan(found[0]) and len(found) == COUNT
+    for i in range(1, COUNT):
+        pairs = [np.equal.outer(labels, labels)[np.triu_indices(12, 1)] for labels in study.communities[i - 1 : i + 1]]
+        both, expected = (pairs[0] & pairs[1]).sum(), pairs[0].sum() * pairs[1].sum() / len(pairs[0])
+        largest = (pairs[0].sum() + pairs[1].sum()) / 2
+        assert found[i] == pytest.approx((both - expected) / (largest - expected))
+    line = labelled(panel(drawn["communities"], "Agreement"), "with the checkpoint before")
+    np.testing.assert_array_equal(line.get_ydata(), found)
 
 
 def test_excess_churn_is_divided_by_the_distance_moved(study, drawn):
@@ -457,11 +561,115 @@ def test_heatmaps_are_the_table(study, drawn):
     assert tuple(meshes[1].cmap(meshes[1].norm(meshes[1].get_array()))[mlp, 0]) == pytest.approx(undefined)
 
 
-def test_similarity_is_one_minus_distance(study, drawn):
-    mesh = drawn["similarity"].axes[0].findobj(QuadMesh)[0]
-    np.testing.assert_array_equal(mesh.get_array(), 1 - np.load(study.folder / "distances.npy"))
-    strip = panel(drawn["similarity"], "Similarity with …")
-    np.testing.assert_array_equal(labelled(strip, "last checkpoint").get_ydata(), np.asarray(mesh.get_array())[-1])
+def test_triangles_are_the_distances(study, drawn):
+    raw, excess = (np.load(study.folder / f"{name}.npy") for name in ("distances", "excess"))
+    panels = ((raw[0], raw[1]), (excess[0], excess[1]), (raw[2], excess[2]))
+    for axes, matrices in zip(drawn["similarity"].axes, panels, strict=False):
+        for mesh, matrix, part in zip(axes.findobj(QuadMesh), matrices, (np.triu, np.tril), strict=True):
+            shown = part(np.ones_like(matrix), -1 if part is np.tril else 0).astype(bool)
+            np.testing.assert_array_equal(np.ma.getmaskarray(mesh.get_array()), ~shown)
+            np.testing.assert_array_equal(np.asarray(mesh.get_array())[shown], matrix[shown])
+    scales = [mesh.norm.vmax for axes in drawn["similarity"].axes[:3] for mesh in axes.findobj(QuadMesh)]
+    assert scales[:2] == scales[2:4] == [np.quantile(matrix, 0.98) for matrix in raw[:2]]
+    strip = panel(drawn["similarity"], "Distance of a checkpoint from …")
+    np.testing.assert_array_equal(labelled(strip, "the last").get_ydata(), raw[0][-1, :-1])
+
+
+@pytest.mark.parametrize("kind", ["spearman", "jensen_shannon", "wasserstein"])
+def test_pairs_beyond_noise_are_counted(study, kind):
+    distances = study.distance(kind)
+    ending = {"spearman": "", "jensen_shannon": "_jensen_shannon", "wasserstein": "_wasserstein"}[kind]
+    floor = column(study, "metrics", metric=f"noise_floor{ending}")["estimate"].to_list()
+    pairs = list(itertools.combinations(range(COUNT), 2))
+    beyond_both = sum(distances[i, j] > floor[i] and distances[i, j] > floor[j] for i, j in pairs)
+    assert similarity.beyond_noise(study, kind) == (beyond_both, len(pairs))
+    (said,) = similarity.similarity_texts(study)
+    assert f"of {len(pairs)} pairs of checkpoints" in said and f"{100 * beyond_both / len(pairs):.0f} % by" in said
+
+
+def test_persistence_is_the_table_and_has_a_ceiling(study, drawn):
+    for title, kind in (("Raw", "raw"), ("Per possible edge", "per_edge"), ("Against peers", "block")):
+        axes = panel(drawn["roles"], title)
+        for role, line in zip(("spreader", "gatherer", "gatekeeper"), [axes.lines[i] for i in (0, 2, 4)], strict=True):
+            rows = column(study, "stability", role=role, score_kind=kind, quantity="persistence")
+            rows = rows.filter(pl.col("estimate").is_not_null())
+            assert len(rows) == COUNT - 1 or (role, kind) == ("gatekeeper", "block")  # too few stand between peers
+            assert line.get_xdata().tolist() == rows["lag"].to_list()
+            np.testing.assert_array_equal(line.get_ydata(), floats(rows["estimate"]))
+        dashed = {line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == "--"}
+        rows = column(study, "stability", score_kind=kind, quantity="reliability")
+        assert dashed == set(rows["estimate"]) and len(dashed) == 2
+
+
+def test_backbones_are_those_of_the_graph_files(study, drawn):
+    figure, steps = drawn["backbones"], [56, 100, 156]
+    largest = max(study.edges(step, Effect.DIRECT)[0].max() for step in steps)
+    names = [node.name for node in study.nodes]
+    for (row, kind), (place, step) in itertools.product(
+        enumerate(("top10", "disparity", "percolation")), enumerate(steps)
+    ):
+        axes = figure.axes[3 * row + place]
+        graph = nx.read_graphml(study.folder / "backbones" / f"{step}.{kind}.graphml")
+        curves, *path = [
+            found for found in axes.collections if isinstance(found, PathCollection) and len(found.get_paths()[0]) == 4
+        ]
+        expected = sorted(3.8 * np.sqrt(weight / largest) for *_, weight in graph.edges(data="weight"))
+        np.testing.assert_allclose(sorted(curves.get_linewidths()), expected, rtol=1e-5)
+        assert f"step {step:,}: {len(expected)} edge" in " ".join(text.get_text() for text in axes.texts)
+        named = [text.get_text() for text in axes.texts if text.get_text() in names]
+        assert bool(path) is bool(named) is (kind == "percolation")
+        if named:
+            ends = dict(zip(graph.nodes, nx.get_node_attributes(graph, "name").values(), strict=True))
+            weights = {(ends[a], ends[b]): weight for a, b, weight in graph.edges(data="weight")}
+            widths = [weights[pair] for pair in itertools.pairwise(named)]
+            assert min(widths) == min(weights.values())  # its weakest edge is that of the backbone
+            layers = [next(node.layer for node in study.nodes if node.name == name) for name in named]
+            assert (layers[0], layers[-1]) == (0, LAYERS - 1)
+
+
+def test_backbones_of_many_components_are_drawn_as_blocks(monkeypatch, study):
+    monkeypatch.setattr(blocks, "MOST", 5)
+    figure = draw("backbones", study)
+    check_texts(figure)
+    curves = next(found for found in figure.axes[2].collections if isinstance(found, PathCollection))
+    graph = nx.read_graphml(study.folder / "backbones" / "156.top10.graphml")
+    blocks_of = {node: (int(data["layer"]), data["kind"]) for node, data in graph.nodes(data=True)}
+    assert len(curves.get_paths()) == len({(blocks_of[a], blocks_of[b]) for a, b in graph.edges})
+
+
+def test_widest_path_is_said(study):
+    said = path_text(study, {"before": 56, "last": 156})
+    rows = column(study, "widest_paths").to_dicts()
+    for row in rows:
+        if row["step"] in (56, 156):
+            width = column(study, "metrics", metric="width", effect="direct", step=row["step"]).row(0, named=True)
+            assert width["estimate"] == row["width"]
+            expected = f"{' → '.join(row['nodes'])}, {words.measured(*(width[c] for c in ('estimate', 'low', 'high')))}"
+            assert f"{expected}, at step {row['step']}" in said
+    nowhere = StudyData(study.folder, study.manifest_path)
+    nowhere.__dict__["widest_paths"] = {step: {"nodes": [], "width": 0.0} for step in (56, 156)}
+    assert "It is none at step 56; and none at step 156." in path_text(nowhere, {"before": 56, "last": 156})
+
+
+def test_families_are_the_table(study, drawn):
+    stacked, _, between, order = drawn["families"].axes
+    bottom = np.zeros(COUNT // 2)
+    parts = [found for found in stacked.collections if isinstance(found, FillBetweenPolyCollection)]
+    for part, quantity in zip(parts, ("edge", "interaction", "family", "noise"), strict=True):
+        rows = column(study, "families", scale="w", quantity=quantity)
+        extent = part.get_datalim(stacked.transData)
+        top = bottom + floats(rows["estimate"])
+        assert extent.y0 == pytest.approx(bottom.min()) and extent.y1 == pytest.approx(top.max())
+        bottom = top
+    np.testing.assert_allclose(bottom, 1)
+    for axes, label, scale, quantity in (
+        (between, "weights w", "w", "between_families"),
+        (between, "√w", "sqrt(w)", "between_families"),
+        (order, "one family, twice", "rank", "spearman_ceiling"),
+    ):
+        rows = column(study, "families", scale=scale, quantity=quantity)
+        assert labelled(axes, label).get_xdata().tolist() == rows["step"].to_list() == list(range(0, 4 * COUNT, 8))
+        np.testing.assert_array_equal(labelled(axes, label).get_ydata(), floats(rows["estimate"]))
 
 
 def test_tails_count_edges(study, drawn):
@@ -530,8 +738,7 @@ def test_many_components_are_drawn_as_blocks(monkeypatch, study):
 
 
 def legend_texts(figure):
-    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
-    return {text.get_text() for legend in legends for text in legend.get_texts()}
+    return {text.get_text() for legend in figure.findobj(Legend) for text in legend.get_texts()}
 
 
 def test_embedding_and_logits_are_explained_only_where_they_are(studies, drawn):
@@ -755,18 +962,6 @@ def test_words():
 # --- findings ------------------------------------------------------------------------------------------------------
 
 
-def test_mean_stability_is_the_mean_of_kendalls_tau(study):
-    found = findings.mean_stability(study)
-    for role, kind in itertools.product(("spreader", "gatherer"), ("raw", "block")):
-        rows = column(study, "roles", role=role, score_kind=kind)
-        scores = floats(rows["estimate"]).reshape(COUNT, -1)
-        taus = [kendalltau(a, b, nan_policy="omit").statistic for a, b in itertools.pairwise(scores)]
-        assert found[role, kind].estimate == pytest.approx(np.mean(taus))
-    for kind in ("raw", "block"):
-        expected = found["spreader", kind].estimate - found["gatherer", kind].estimate
-        assert found["difference", kind].estimate == pytest.approx(expected)
-
-
 def test_ranking_agreement_is_kendalls_tau(study):
     found = findings.ranking_agreement(study, 8, 156)
     for role, kind in itertools.product(("spreader", "gatherer"), ("raw", "block")):
@@ -808,24 +1003,145 @@ def test_circuit_sentences_for_every_case(study, studies):
     assert "lie where it cannot reach them" in texts.circuit_text(above, 156)
 
 
-def test_stability_sentences_for_every_case():
-    def around(value):
-        return delete_group(leave_one_out(value + np.random.default_rng(0).normal(0, 0.01, GROUPS)), smooth=False)
+def lasting(differences, persistence=(0.6, 0.4), reliability=(0.9, 0.8), half_width=0.05):
+    """A table of stability: kind of score -> difference of spreaders and gatherers."""
+    rows = []
+    for kind, difference in differences.items():
+        pairs = zip(("spreader", "gatherer"), persistence, reliability, strict=True)
+        for role, value, halves in pairs:
+            rows.append(
+                ("total", role, kind, "mean_persistence", None, 0.1, value, value - 0.05, value + 0.05, 10, None)
+            )
+            rows.append(("total", role, kind, "reliability", None, 0.1, halves, None, None, 5, None))
+            rows.append(("total", role, kind, "half_life", None, None, None, None, None, 10, 4))
+        low, high = (None, None) if half_width is None else (difference - half_width, difference + half_width)
+        both = ("total", "spreader-gatherer", kind, "mean_persistence", None, None, difference, low, high, 10, None)
+        rows.append(both)
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
-    def said(difference):
-        pairs = itertools.product(("spreader", "gatherer"), ("raw", "block"))
-        return texts.stability_text(
-            dict.fromkeys(pairs, around(0.9))
-            | dict.fromkeys((("difference", "raw"), ("difference", "block")), difference)
-        )
 
-    assert said(around(0.2)).count("spreaders keep their ranking better") == 2
-    assert said(around(-0.2)).count("gatherers keep their ranking better") == 2
-    assert said(around(0)).count("the two cannot be told apart") == 2
-    undefined = dict.fromkeys(
-        itertools.product(("spreader", "gatherer", "difference"), ("raw", "block")), around(np.nan)
+@pytest.mark.parametrize(
+    ("difference", "verdict"),
+    [
+        (0.2, "Spreaders keep their places longer than gatherers: by strength against peers"),
+        (-0.2, "Gatherers keep their places longer than spreaders: by strength against peers"),
+        (0.04, "Spreaders and gatherers cannot be told apart by how long they keep their places"),
+    ],
+)
+def test_stability_is_one_number_with_its_interval(difference, verdict):
+    number, _ = stability.stability_texts(lasting({"raw": 0.3, "block": difference, "per_edge": -0.01}))
+    assert (
+        verdict in number
+        and f"a difference of {words.measured(difference, difference - 0.05, difference + 0.05)}" in number
     )
-    assert texts.stability_text(undefined).startswith("There is no ranking")
+    assert (
+        "By strength per possible edge the difference is −0.0100" in number
+        and "cannot be told from 0; by raw" in number
+    )
+    assert "is 0.600 [0.550, 0.650] for spreaders and 0.400 [0.350, 0.450] for gatherers" in number
+    assert "is 0.300 [0.250, 0.350]." in number  # the raw one
+
+
+def test_stability_without_peers_intervals_or_rankings():
+    number, _ = stability.stability_texts(lasting({"raw": 0.2}))
+    assert "longer than gatherers: by raw strength" in number and "No component has peers" in number
+    (number, _) = stability.stability_texts(lasting({"block": 0.2}, half_width=None))
+    assert "no interval that would tell the two apart" in number and "[no interval]" in number
+    (only,) = stability.stability_texts(lasting({}))
+    assert only.startswith("There are no two checkpoints")
+
+
+def test_stability_has_a_ceiling():
+    def said(persistence, reliability):
+        table = lasting({"block": persistence[0] - persistence[1]}, persistence, reliability)
+        return stability.stability_texts(table)[1]
+
+    partly = said((0.6, 0.3), (0.9, 0.5))
+    assert "0.900 for spreaders and 0.500 for gatherers (reliability)" in partly
+    assert "The ranking of gatherers is the less reliable one, so part of the difference is noise." in partly
+    assert "a rough correction, is 0.667 and 0.600, a difference of 0.0667;" in partly
+    assert "part of the difference is noise, and corrected for it nothing of it is left." in said(
+        (0.6, 0.5), (0.9, 0.5)
+    )
+    assert "of spreaders is the less reliable one, so noise does not explain" in said((0.6, 0.3), (0.5, 0.9))
+    assert "of spreaders is the less reliable one, so part of the difference" in said((0.3, 0.6), (0.5, 0.9))
+    assert "equally reliable" in said((0.6, 0.3), (0.8, 0.8)) and "less reliable" not in said((0.6, 0.58), (0.9, 0.5))
+    assert said((0.6, 0.3), (None, None)) == ""
+    assert said((0.6, 0.3), (0.5, -0.1)).endswith("Where halves do not agree, persistence says nothing.")
+
+
+def test_stability_table_has_every_ranking(study):
+    table = stability.stability_table(study.stability)
+    assert [row[0] for row in table.rows][::3] == [
+        "spreaders by strength against peers",
+        "gatherers by strength against peers",
+        "gatekeepers by betweenness against peers",
+    ]
+    assert len(table.rows) == 9
+    found = column(study, "stability", role="gatherer", score_kind="raw")
+    row = next(row for row in table.rows if row[0] == "gatherers by raw strength")
+    for cell, quantity, lag in zip(
+        row[1:],
+        ("mean_persistence", "half_life", "reliability", "tau", "rbo"),
+        (None, None, None, 1, 1),
+        strict=True,
+    ):
+        at = pl.col("lag").is_null() if lag is None else pl.col("lag") == lag
+        (one,) = found.filter((pl.col("quantity") == quantity) & at).to_dicts()
+        if quantity == "half_life" and one["estimate"] is None:
+            assert cell == f"none within {COUNT - 1}"
+        else:
+            around = [one[name] for name in ("estimate", "low", "high")]
+            digits = 2 if quantity == "half_life" else 3
+            assert cell == (words.number(around[0]) if quantity == "reliability" else words.measured(*around, digits))
+    assert stability.stability_table(lasting({"raw": 0.2})).rows[0][2] == "none within 4"
+
+
+def test_role_tables_say_how_often_a_component_is_a_holder(study):
+    table = tables.role_table(study, "spreader", {"last": 156})
+    ranked = column(study, "roles", role="spreader", score_kind="raw", step=156).filter(pl.col("rank") <= 5)
+    for cells, row in zip(table.rows, ranked.sort("rank").to_dicts(), strict=True):
+        assert cells[1].startswith(row["node"]) and cells[1].endswith(f"], {100 * row['holder_share']:.0f} %")
+    assert {row["holder_share"] for row in ranked.to_dicts()} >= {0, 1}
+
+
+def test_families_are_said_with_their_interval(study):
+    texts_ = families.family_texts(study, "other", ['tokens: "uniform" here, "structured" there'])
+    assert (
+        'of the study other (tokens: "uniform" here, "structured" there), at the 20 checkpoints of both.' in texts_[0]
+    )
+    for step, start in ((152, ""), (0, ", and ")):
+        (row,) = column(study, "families", scale="w", quantity="between_families", step=step).to_dicts()
+        value, low, high = (100 * row[name] for name in ("estimate", "low", "high"))
+        assert f"{start}{value:.1f} [{low:.1f}, {high:.1f}] %" in texts_[1]
+        assert 5 < value < 60  # planted: half of a standard deviation of the logarithms
+    (row,) = column(study, "families", scale="rank", quantity="spearman_ceiling", step=152).to_dicts()
+    assert f"would reach {words.measured(row['estimate'], row['low'], row['high'])}" in texts_[2]
+
+
+def test_families_without_variance_are_said():
+    class Equal:
+        families = pl.DataFrame(
+            {"step": [0], "scale": ["w"], "quantity": ["between_families"], "estimate": [None]},
+            schema_overrides={"estimate": pl.Float64},
+        )
+        steps = np.array([0])
+
+    intro, shares, order = families.family_texts(Equal(), "other", [])
+    assert "of the study other, at every checkpoint." in intro and "all weights are equal" in shares and order == ""
+
+
+def test_tasks_are_told_apart_by_what_differs():
+    own, other = {"name": "induction", "prompts": 32}, {"name": "induction", "prompts": 64, "tokens": "structured"}
+    assert families.task_differences(own, own) == []
+    assert families.task_differences(own, other) == [
+        "prompts: 32 here, 64 there",
+        'tokens: null here, "structured" there',
+    ]
+
+
+def test_only_compared_studies_have_the_figure_of_families():
+    assert set(figures_of(True)) - set(figures_of(False)) == {"families"} and list(FIGURES) == figures_of(True)
 
 
 def test_limits_follow_the_study(study, studies):
@@ -836,6 +1152,9 @@ def test_limits_follow_the_study(study, studies):
     said = " ".join(texts.limit_texts(studies["short"], settings))
     assert "Warning: direct effects were not measured" in said and "rough" not in said and "cosine of raw" in said
     assert "rounding" not in said
+    assert "not compared with one of other prompts" in said
+    compared = " ".join(texts.limit_texts(study, settings | {"compare_with": "other"}))
+    assert "not compared with one" not in compared and "nothing can be said of a third" in compared
     assert "was run in bfloat16" in " ".join(texts.limit_texts(study, settings | {"dtype": "bfloat16"}))
 
 
@@ -845,7 +1164,10 @@ def test_limits_follow_the_study(study, studies):
 def config(name="planted", **changed):
     task = {"name": "induction", "prompts": 32, "reference": 32, "segment": 15, "seed": 0}
     study = {"series": "run", "task": task, "intervention": "mean", "measure": "variance", "direct": True, "phases": {}}
-    return {"series": {"run": {"source": "train", "recipe": {}}}, "studies": {name: study | changed}}
+    studies = {name: study | changed}
+    if other := changed.get("compare_with"):
+        studies[other] = study | {"task": task | {"tokens": "structured"}}
+    return {"series": {"run": {"source": "train", "recipe": {}}}, "studies": studies}
 
 
 class Page(HTMLParser):
@@ -879,13 +1201,15 @@ def pages(study, studies, drawn, tmp_path_factory):
     for name, one in {"planted": study, **{name: studies[name] for name in ("short", "one-head", "ends")}}.items():
         images = one.folder / "figures"
         images.mkdir()
-        for figure in FIGURES:
+        compared = "other" if name == "planted" else None
+        (one.folder.parent / "other" / "report.html").touch()
+        for figure in figures_of(bool(compared)):
             if name == "planted":
                 drawn[figure].savefig(images / f"{figure}.svg")
             else:
                 (images / f"{figure}.svg").write_text("<svg/>")
         settings = one.folder / "run_config.yaml"
-        settings.write_text(yaml.safe_dump(config(direct=name in ("planted", "ends"))))
+        settings.write_text(yaml.safe_dump(config(direct=name in ("planted", "ends"), compare_with=compared)))
         found[name] = one.folder / "report.html"
         write_page(one, settings, sorted(images.glob("*.svg")), found[name])
     return found
@@ -916,10 +1240,25 @@ def test_page_gives_every_number_an_interval(study, pages):
     assert "gradual" in text and "60–92" in text and "0.004" in text
 
 
+def test_page_says_what_is_beyond_the_null_models(study, pages):
+    page = " ".join("".join(Page(pages["planted"].read_text()).text).replace("\u00a0", " ").split())
+    nulls = pl.read_parquet(study.folder / "nulls.parquet")
+    for said in (beyond.nulls_text(nulls), beyond.rule_text(nulls), beyond.headline(nulls)):
+        assert said and said.replace("\u00a0", " ") in page
+    row = column(study, "nulls", metric="efficiency", null="block", step=156).to_dicts()[0]
+    assert words.measured(row["mean"], row["low"], row["high"]) in page
+    assert "description and not a finding" in page or "are divided less well" in page
+    assert "The tail of the weights was fitted at 8 checkpoints" in page
+    assert "Null models answer for one metric at a time" in page
+
+
 def test_pages_of_studies_with_gaps(pages):
     short = " ".join(Page(pages["short"].read_text()).text)
     assert "Phases were not tested: 6 checkpoints are too few" in short and "not tested" in short
     assert "Direct effects were not measured." in short
+    assert "belongs to the prompts" not in short and "families" not in short
+    whole = " ".join(Page(pages["planted"].read_text()).text)
+    assert "How much of it belongs to the prompts" in whole and "families.parquet" in whole
     alone = " ".join(Page(pages["one-head"].read_text()).text)
     assert "No transition of behaviour is dated" in alone and "none dated" in alone and "No head attends" in alone
 
@@ -943,8 +1282,8 @@ def test_captions_exist_and_say_something():
 
 def test_page_lists_every_file_that_it_reads(study, tmp_path):
     folder = tmp_path / "results" / "planted"
-    copy_files(study, folder, {*PAGE_FILES, *PAGE_DIRECT_FILES})
-    (tmp_path / "run_config.yaml").write_text(yaml.safe_dump(config()))
+    copy_files(study, folder, {*PAGE_FILES, *PAGE_DIRECT_FILES, *PAGE_COMPARED_FILES})
+    (tmp_path / "run_config.yaml").write_text(yaml.safe_dump(config(compare_with="other")))
     (tmp_path / "tails.svg").write_text("<svg/>")
     alone = StudyData(folder, study.manifest_path)
     write_page(alone, tmp_path / "run_config.yaml", [tmp_path / "tails.svg"], folder / "report.html")
@@ -968,6 +1307,10 @@ def copy_of(study, tmp_path):
         ("behaviour", "behaviour.parquet"),
         ("similarity", "distances.npy"),
         ("strengths", "roles.parquet"),
+        ("roles", "stability.parquet"),
+        ("similarity", "excess.npy"),
+        ("backbones", "widest_paths.parquet"),
+        ("families", "families.parquet"),
         ("graphs", "edges/0.direct.npy"),
         ("tails", "phases.json"),
     ],

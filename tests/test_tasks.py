@@ -15,6 +15,7 @@ from phasegraph.model.load import read
 from phasegraph.tasks.behaviour import behaviour
 from phasegraph.tasks.gather import behaviour_table, require_settings
 from phasegraph.tasks.induction import induction
+from phasegraph.tasks.language import LIKELY, PIECES, frequencies, piece_starts
 
 
 def test_prompts_repeat_their_segment():
@@ -78,6 +79,124 @@ def test_tokens_are_uniform():
 def test_a_mistake_names_the_key(options, key):
     with pytest.raises(PhasegraphError, match=key):
         induction(**{"segment": 4, "token_range": (1, 9), **options})
+
+
+# --- structured tokens ----------------------------------------------------------------------------------------------
+
+
+def structured(prompts: int, segment: int = 20, vocabulary: int = 24, **options):
+    return induction(
+        prompts=prompts, reference=1, segment=segment, token_range=(1, vocabulary + 1), tokens="structured", **options
+    )
+
+
+def next_token(vocabulary: int) -> np.ndarray:
+    """Probabilities of the next token (column), by how long each token's pieces lie on every other one."""
+    frequency = frequencies(vocabulary)
+    ends = frequency.cumsum()
+    overlap = np.zeros((vocabulary, vocabulary))
+    for token, starts in enumerate(piece_starts(vocabulary)):
+        for start in starts:
+            stop = start + frequency[token] / PIECES
+            for other in range(vocabulary):
+                overlap[token, other] += max(min(stop, ends[other]) - max(start, ends[other] - frequency[other]), 0)
+    return LIKELY * overlap / frequency[:, None] + (1 - LIKELY) * frequency
+
+
+def test_uniform_tokens_are_those_that_were_always_drawn():
+    task = induction(prompts=32, reference=8, segment=8, seed=3, token_range=(1, 64))
+    np.testing.assert_array_equal(task.tokens[:, 1:9], np.random.default_rng([3, 0]).integers(1, 64, size=(32, 8)))
+    np.testing.assert_array_equal(task.reference[:, 9:], np.random.default_rng([3, 1]).integers(1, 64, size=(8, 8)))
+    shift = np.random.default_rng([3, 2]).integers(1, 63, size=(32, 8))
+    np.testing.assert_array_equal(task.corrupted[:, 1:9], 1 + (task.tokens[:, 1:9] - 1 + shift) % 63)
+
+
+def test_structured_prompts_have_the_same_form():
+    task = structured(32, segment=5, answers=2, seed=3)
+    assert task.tokens.shape == (32, 11)
+    np.testing.assert_array_equal(task.tokens[:, 1:6], task.tokens[:, 6:])
+    np.testing.assert_array_equal(task.corrupted[:, 6:], task.tokens[:, 6:])
+    assert (task.tokens[:, 0] == 0).all()
+    assert (task.corrupted[:, 0] == 0).all()
+    np.testing.assert_array_equal(task.right, task.tokens[:, task.answer_positions + 1])
+    np.testing.assert_array_equal(task.wrong, task.corrupted[:, task.answer_positions + 1 - 5])
+    np.testing.assert_array_equal(task.tokens, structured(32, segment=5, seed=3).tokens)
+    assert (task.tokens != structured(32, segment=5, seed=4).tokens).any()
+    assert not {*map(tuple, task.tokens)} & {*map(tuple, task.reference)}
+
+
+def test_a_chain_keeps_zipfs_law_and_few_pairs_are_likely():
+    for vocabulary in (2, 9, 63):
+        chain = next_token(vocabulary)
+        np.testing.assert_allclose(
+            frequencies(vocabulary),
+            1 / np.arange(1, vocabulary + 1) / sum(1 / rank for rank in range(1, vocabulary + 1)),
+        )
+        np.testing.assert_allclose(chain.sum(1), 1)
+        np.testing.assert_allclose(frequencies(vocabulary) @ chain, frequencies(vocabulary))
+        likely = chain > (1 - LIKELY) * frequencies(vocabulary) + 1e-12
+        assert likely.any(1).all()
+        assert likely.sum() <= (PIECES + 1) * vocabulary
+    entropy = -(frequencies(63) @ (chain * np.log(chain)).sum(1))
+    assert entropy < -(frequencies(63) * np.log(frequencies(63))).sum() - 0.9 < np.log(63) - 1.6
+
+
+def test_structured_tokens_follow_zipfs_law_at_every_place():
+    tokens = structured(4800, segment=6).tokens[:, 1:7] - 1
+    for place in range(6):
+        counts = np.bincount(tokens[:, place], minlength=24)
+        assert stats.chisquare(counts, 4800 * frequencies(24)).pvalue > 0.001
+
+
+def test_structured_tokens_follow_the_chain():
+    tokens = structured(1600).tokens[:, 1:21] - 1
+    pairs = np.zeros((24, 24))
+    np.add.at(pairs, (tokens[:, :-1].ravel(), tokens[:, 1:].ravel()), 1)
+    expected = pairs.sum(1, keepdims=True) * next_token(24)
+    enough = expected > 5
+    statistic = ((pairs - expected) ** 2 / expected)[enough].sum()
+    assert stats.chi2.sf(statistic, enough.sum() - 24) > 0.001
+
+
+def test_a_corrupted_structured_prompt_differs_everywhere_and_is_of_the_same_language():
+    task = structured(1600)
+    original, changed = task.tokens[:, 1:21] - 1, task.corrupted[:, 1:21] - 1
+    assert (original != changed).all()
+    assert (task.right != task.wrong).all()
+    chain = next_token(24)
+    surprise = {
+        name: -np.log(chain[of[:, :-1], of[:, 1:]]).mean()
+        for name, of in {
+            "original": original,
+            "changed": changed,
+            "any": np.random.default_rng(0).permuted(changed, axis=1),
+        }.items()
+    }
+    assert abs(surprise["changed"] - surprise["original"]) < 0.25
+    assert surprise["any"] > surprise["changed"] + 0.5
+
+
+def test_two_tokens_suffice_and_a_large_vocabulary_is_no_matter():
+    two = structured(16, segment=5, vocabulary=2)
+    np.testing.assert_array_equal(two.corrupted[:, 1:6], 3 - two.tokens[:, 1:6])
+    many = structured(128, segment=50, vocabulary=50_000)
+    assert many.tokens.max() > 10_000
+    assert (many.tokens[:, 1:] <= 10).mean() > 0.2
+    assert (many.corrupted[:, 1:51] != many.tokens[:, 1:51]).all()
+
+
+def test_families_are_drawn_apart():
+    uniform = induction(prompts=1600, reference=1, segment=5, token_range=(1, 25)).tokens[:, 1:6]
+    rho = [stats.spearmanr(uniform[:, i], structured(1600, segment=5).tokens[:, 1 + i]).statistic for i in range(5)]
+    assert np.abs(rho).max() < 0.1  # 4 standard errors
+
+
+def test_another_family_is_unknown():
+    with pytest.raises(PhasegraphError, match=r"task\.tokens is 'words'; it must be uniform or structured"):
+        induction(prompts=16, segment=4, token_range=(1, 9), tokens="words")
+
+
+# --- behaviour ------------------------------------------------------------------------------------------------------
 
 
 def test_groups():

@@ -10,9 +10,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PARTS = ["Snakefile", "config.yaml", "config", "profiles", "envs", "workflow"]
-FIGURES = 7
+FIGURES = 10
+"""Of a study that is not compared with one of other prompts, which has one more."""
 FAN_IN = Counter(
-    record_shard=1, gather_behaviour=1, gather_network=1, find_phases=1, draw_figure=FIGURES, write_report=1
+    record_shard=1,
+    gather_behaviour=1,
+    gather_network=1,
+    gather_details=1,
+    fit_tails=1,
+    find_phases=1,
+    draw_figure=FIGURES,
+    write_report=1,
 )
 """What runs again in a study if one of its checkpoints changes, besides the checkpoint's own chain and the audit."""
 

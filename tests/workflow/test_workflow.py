@@ -138,7 +138,7 @@ def test_one_more_step_is_trained_and_measured_alone(copy):
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("network/roles.py", times(Counter(gather_network=1, find_phases=1, draw_figure=FIGURES, write_report=1), 2)),
+        ("network/roles.py", times(FAN_IN, 2) - Counter(record_shard=2, gather_behaviour=2)),
         ("phases/labels.py", times(Counter(find_phases=1, draw_figure=FIGURES, write_report=1), 2)),
         ("report/figures/tails.py", times(Counter(draw_figure=1, write_report=1), 2)),
         ("series/line.py", AUDITED + times(FAN_IN, 2) - Counter(record_shard=2)),

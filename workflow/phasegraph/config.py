@@ -8,10 +8,14 @@ import json
 
 from phasegraph.errors import PhasegraphError, user_errors
 from phasegraph.files import atomic
-from phasegraph.series.plan import Plan, plan_of, recipe_of
+from phasegraph.series.grids import series_steps
+from phasegraph.series.plan import ALL, Plan, plan_of, recipe_of
 
 MEASURED = ("task", "intervention", "measure", "nodes", "qkv", "by_position", "control", "answer", "dtype")
 """Keys of a study that change its edges or its behaviour."""
+
+ALIKE = ("series", "intervention", "measure", "nodes", "direct", "dtype")
+"""Keys that studies must share to be compared: prompts alone may differ."""
 
 
 def plans(config: dict, results: str = "results") -> dict[str, Plan]:
@@ -33,6 +37,64 @@ def plans(config: dict, results: str = "results") -> dict[str, Plan]:
     return {name: plan_of(name, series, f"{results}/series/{name}") for name, series in config["series"].items()}
 
 
+def steps_of_studies(config: dict, plans: dict[str, Plan]) -> dict[str, list[int]]:
+    """Spell out which checkpoints each study looks at.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    plans
+        Its series, as `plans` gives them.
+
+    Returns
+    -------
+    dict of str to list of int
+        Steps by study, ascending.
+
+    Raises
+    ------
+    PhasegraphError
+        If a study's series has no such step, or a study is compared with one that it cannot be compared with.
+    """
+    found = {}
+    for name, study in config["studies"].items():
+        key, series = f"studies.{name}.steps", study["series"]
+        there = plans[series].steps
+        wanted = there if study["steps"] == ALL else series_steps(study["steps"], key)
+        if lost := sorted(set(wanted) - set(there)):
+            raise PhasegraphError(
+                f"{key}: the series {series} has no step {lost[0]}; choose among its {len(there)} steps, {there[0]} to "
+                f"{there[-1]}, or add it to series.{series}.steps"
+            )
+        found[name] = wanted
+    for name in found:
+        _check_comparison(name, config["studies"], found)
+    return found
+
+
+def _check_comparison(name: str, studies: dict, steps: dict[str, list[int]]) -> None:
+    study, key = studies[name], f"studies.{name}.compare_with"
+    other = study["compare_with"]
+    if other is None:
+        return
+    if other not in studies:
+        raise PhasegraphError(f"{key}: there is no study {other!r}; there is {', '.join(studies)}")
+    if other == name:
+        raise PhasegraphError(f"{key}: a study cannot be compared with itself; name another one, or null")
+    for setting in ALIKE:
+        if study[setting] != studies[other][setting]:
+            ours, theirs = json.dumps(study[setting]), json.dumps(studies[other][setting])
+            raise PhasegraphError(
+                f"{key}: {other} has {setting}: {theirs} and {name} has {setting}: {ours}; let nothing but their "
+                "prompts differ"
+            )
+    if study["task"] == studies[other]["task"]:
+        raise PhasegraphError(f"{key}: {other} has the same prompts; give it another task, or another task.seed")
+    if not set(steps[name]) & set(steps[other]):
+        raise PhasegraphError(f"{key}: {other} looks at no step that {name} looks at; let their steps overlap")
+
+
 def flagged(series: dict) -> str:
     """Say what becomes of flagged checkpoints, as a value of the command line."""
     wanted = series["flagged"]
@@ -45,11 +107,15 @@ def training_threads(series: dict) -> int:
 
 
 def part_of(config: dict, study: str) -> str:
-    """Give the part of the configuration that a study depends on, as one canonical JSON string."""
-    settings = config["studies"][study]
-    series = settings["series"]
-    part = {"series": {series: config["series"][series]}, "studies": {study: settings}}
-    return json.dumps(part, sort_keys=True)
+    """Give the part of the configuration that a study depends on, as one canonical JSON string.
+
+    It is a configuration itself, so studies with which it is compared belong to it.
+    """
+    series, studies = config["studies"][study]["series"], {}
+    while study is not None and study not in studies:
+        studies[study] = config["studies"][study]
+        study = studies[study]["compare_with"]
+    return json.dumps({"series": {series: config["series"][series]}, "studies": studies}, sort_keys=True)
 
 
 def measurement(study: dict) -> str:

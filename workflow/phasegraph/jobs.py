@@ -76,8 +76,8 @@ def graphs_mib(size: Size | None, study: Mapping, checkpoints: int, copies: int)
 def graph_minutes(size: Size | None, study: Mapping) -> int:
     """Give the minutes after which the metrics of one checkpoint may be ended.
 
-    Shortest paths between all pairs on 17 dense graphs took 9 CPU seconds with 408 nodes, and grow a little faster than
-    the number of edges.
+    Metrics with their null graphs took 20 to 30 CPU seconds with 408 nodes (benchmarks/network.py), and grow a little
+    faster than the number of edges.
     """
     nodes = 500 if size is None else nodes_of_study(size, study)
     return 2 + math.ceil((nodes / 300) ** 2.5)

@@ -49,6 +49,17 @@ class Answer(StrEnum):
     """Kullback-Leibler divergence of the ablated from the clean prediction, in nats."""
 
 
+class Backbone(StrEnum):
+    """Which edges stand for a dense graph where there is room for few (see `phasegraph.network.backbones`)."""
+
+    TOP10 = "top10"
+    """The strongest 10 % of the possible edges."""
+    DISPARITY = "disparity"
+    """Those that carry more of an end's strength than chance would give them."""
+    PERCOLATION = "percolation"
+    """Those that are at least as strong as the weakest edge of the widest path from the first to the last layer."""
+
+
 class Kind(StrEnum):
     """What a node is."""
 

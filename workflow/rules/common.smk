@@ -16,6 +16,7 @@ from phasegraph.config import (
     part_of,
     plans,
     recipe,
+    steps_of_studies,
     store_of,
     training_threads,
 )
@@ -23,10 +24,13 @@ from phasegraph.errors import PhasegraphError
 from phasegraph.report.catalogue import (
     FIGURES,
     MANIFEST,
+    PAGE_COMPARED_FILES,
     PAGE_DIRECT_FILES,
     PAGE_FILES,
+    figures_of,
 )
 from phasegraph.reruns import code_digest, code_of
+from phasegraph.types import Backbone
 
 # An environment made by --sdm conda has the library's requirements, but not the library.
 shell.prefix(
@@ -37,9 +41,11 @@ SERIES = config["series"]
 STUDIES = config["studies"]
 try:
     PLANS = plans(config)
+    STUDY_STEPS = steps_of_studies(config, PLANS)
 except PhasegraphError as error:
     raise WorkflowError(f"The configuration cannot be used: {error}") from None
 STEPS = {name: plan.steps for name, plan in PLANS.items()}
+COMPARED = [name for name, study in STUDIES.items() if study["compare_with"]]
 REPORT_TEXTS = [
     "report/page.html.j2",
     "report/page.css",
@@ -81,9 +87,9 @@ def checkpoint_of(wildcards):
     return files_of(plan_of_study(wildcards), int(wildcards.step))
 
 
-def checkpoints_of(plan):
-    """The files of all checkpoints of a series, in the order of their steps."""
-    return [file for step in plan.steps for file in files_of(plan, step)]
+def checkpoints_of(plan, steps):
+    """The files of some checkpoints of a series, in the order of the steps."""
+    return [file for step in steps for file in files_of(plan, step)]
 
 
 def folder_of(wildcards):
@@ -102,9 +108,9 @@ def content_of(wildcards):
     return plan_of_study(wildcards).contents[int(wildcards.step)]
 
 
-def steps_and_folders(plan):
-    """All checkpoints of a series, as command lines name them."""
-    return [f"{step}={folder}" for step, folder in plan.folders.items()]
+def steps_and_folders(plan, steps):
+    """Some checkpoints of a series, as command lines name them."""
+    return [f"{step}={plan.folders[step]}" for step in steps]
 
 
 def config_of(wildcards):
@@ -144,14 +150,24 @@ def figure_files(wildcards):
 
 def page_files(wildcards):
     """What the page of a study is written from."""
-    return study_files(
-        wildcards, PAGE_FILES + PAGE_DIRECT_FILES * STUDIES[wildcards.study]["direct"]
-    )
+    study = STUDIES[wildcards.study]
+    direct = PAGE_DIRECT_FILES * study["direct"]
+    compared = PAGE_COMPARED_FILES * bool(study["compare_with"])
+    return study_files(wildcards, PAGE_FILES + direct + compared)
+
+
+def page_figures(wildcards):
+    """The figures on the page of a study."""
+    compared = wildcards.study in COMPARED
+    return [
+        f"results/{wildcards.study}/figures/{figure}.svg"
+        for figure in figures_of(compared)
+    ]
 
 
 def study_files(wildcards, names):
     """Spell out names of the report's catalogue: the files of a study, and its manifest under a name of its own."""
-    steps = STEPS[STUDIES[wildcards.study]["series"]]
+    steps = STUDY_STEPS[wildcards.study]
     files = [
         f"results/{wildcards.study}/{name.format(step=step)}"
         for name in names
@@ -162,15 +178,25 @@ def study_files(wildcards, names):
 
 
 def every_step(pattern):
-    """Make an input function: the pattern for every step of the study's series."""
+    """Make an input function: the pattern for every step that the study looks at."""
 
     def files(wildcards):
         return [
             pattern.format(study=wildcards.study, step=step)
-            for step in STEPS[STUDIES[wildcards.study]["series"]]
+            for step in STUDY_STEPS[wildcards.study]
         ]
 
     return files
+
+
+def compared_edges(wildcards):
+    """The total effects of a study and of the one that it is compared with, at the steps that both look at."""
+    names = wildcards.study, STUDIES[wildcards.study]["compare_with"]
+    steps = sorted(set(STUDY_STEPS[names[0]]) & set(STUDY_STEPS[names[1]]))
+    return {
+        key: [f"results/{name}/edges/{step}.npy" for step in steps]
+        for key, name in zip(("edges", "others"), names)
+    }
 
 
 def manifest_of(wildcards):
@@ -191,6 +217,13 @@ def measurement_of(wildcards):
 def node_options_of(wildcards):
     """Which optional nodes a study has, as options of the command line."""
     return node_options(STUDIES[wildcards.study])
+
+
+def nulls_of(wildcards):
+    """The null graphs of a study, as options of the command line."""
+    settings = STUDIES[wildcards.study]["network"]
+    nulls = "" if settings["nulls"] == "auto" else f"--nulls {settings['nulls']}"
+    return f"--seed {settings['seed']} {nulls}"
 
 
 def phase_options_of(wildcards):

@@ -10,7 +10,9 @@ edges/<step>.more.npz (all else that the study asks for), behaviour/<step>.npz a
 rule list_nodes:
     """Write the nodes and the mask of possible edges, from the first checkpoint that counts."""
     input:
-        checkpoints=lambda wildcards: checkpoints_of(plan_of_study(wildcards)),
+        checkpoints=lambda wildcards: checkpoints_of(
+            plan_of_study(wildcards), STUDY_STEPS[wildcards.study]
+        ),
         manifest=manifest_of,
         code=code_of("phasegraph.model"),
     output:
@@ -27,7 +29,9 @@ rule list_nodes:
         mem_mb=model_memory,
         runtime=10,
     params:
-        checkpoints=lambda wildcards: steps_and_folders(plan_of_study(wildcards)),
+        checkpoints=lambda wildcards: steps_and_folders(
+            plan_of_study(wildcards), STUDY_STEPS[wildcards.study]
+        ),
         options=node_options_of,
     message:
         "Listing the nodes of {wildcards.study}"

@@ -55,7 +55,7 @@ rule write_report:
     """Say in words what was found, with all figures on one page."""
     input:
         unpack(page_files),
-        figures=expand("results/{{study}}/figures/{figure}.svg", figure=FIGURES),
+        figures=page_figures,
         config="results/{study}/run_config.yaml",
         code=code_of("phasegraph.report", also=REPORT_TEXTS),
     output:

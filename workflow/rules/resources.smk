@@ -13,7 +13,7 @@ GPUS = jobs.gpus(DEVICE)
 EXPECTED = "cuda" if DEVICE == "cuda" else "cpu"
 SHARDS = {
     name: jobs.shards(
-        PLANS[study["series"]].steps,
+        STUDY_STEPS[name],
         jobs.seconds_each(PLANS[study["series"]].size, study, EXPECTED),
         config["model"]["seconds_per_job"],
     )
@@ -91,7 +91,14 @@ def graph_minutes(wildcards, attempt):
 def graphs_memory(wildcards, attempt):
     """MiB of what looks at the graphs of all checkpoints."""
     plan, study = plan_of_study(wildcards), STUDIES[wildcards.study]
-    return attempt * jobs.graphs_mib(plan.size, study, len(plan.steps), 1)
+    checkpoints = len(STUDY_STEPS[wildcards.study])
+    return attempt * jobs.graphs_mib(plan.size, study, checkpoints, 1)
+
+
+def families_memory(wildcards, attempt):
+    """MiB of what compares the graphs of two studies, one checkpoint at a time."""
+    study = STUDIES[wildcards.study]
+    return attempt * jobs.graphs_mib(PLANS[study["series"]].size, study, 2, 8)
 
 
 def model_memory(wildcards, attempt):

@@ -118,7 +118,9 @@ rule fetch_tokenizer:
 rule audit_series:
     """Write the manifest: what each checkpoint is, how far it lies from the one before, and what is wrong with it."""
     input:
-        checkpoints=lambda wildcards: checkpoints_of(PLANS[wildcards.series]),
+        checkpoints=lambda wildcards: checkpoints_of(
+            PLANS[wildcards.series], STEPS[wildcards.series]
+        ),
         code=code_of("phasegraph.series.audit"),
     output:
         manifest="results/series/{series}/series.tsv",
@@ -134,7 +136,9 @@ rule audit_series:
         mem_mb=pair_memory,
         runtime=30,
     params:
-        checkpoints=lambda wildcards: steps_and_folders(PLANS[wildcards.series]),
+        checkpoints=lambda wildcards: steps_and_folders(
+            PLANS[wildcards.series], STEPS[wildcards.series]
+        ),
         contents=lambda wildcards: list(PLANS[wildcards.series].contents.values()),
         tokens=tokens_of,
         flagged=lambda wildcards: flagged(SERIES[wildcards.series]),

@@ -113,6 +113,7 @@ def _task(settings: dict, vocabulary: int) -> Task:
         start_token=start,
         token_range=(low, high),
         answers=settings["answers"],
+        tokens=settings["tokens"],
     )
 
 

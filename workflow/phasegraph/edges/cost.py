@@ -194,8 +194,12 @@ def storage_bytes(size: Size, study: Mapping) -> int:
     edges = 4 * (GROUPS + 1) * nodes**2 * _matrices(study) + nodes**2  # and the mask
     answers = 4 * (GROUPS + 1) * nodes * len(study["answer"]) * effects * (1 + study["control"])
     behaviour = 8 * (GROUPS + 1) * (2 * size.layers * size.heads + 3)
-    scores = 8 * (GROUPS + 1) * nodes * (6 + 3 * effects)  # two strengths; betweenness of each effect; three forms each
-    return edges + answers + behaviour + scores + 2**13  # what names the arrays in the files
+    # Two strengths in three forms and three centralities; of each effect betweenness in three forms and five more; the
+    # strengths of both halves of four splits.
+    scores = 8 * nodes * ((GROUPS + 1) * (9 + 8 * effects) + 8 * 6)
+    possible = nodes**2 * (1 - 1 / size.layers) / 2
+    backbones = round(3 * 525 * nodes + 0.22 * 157 * possible)  # bytes of a node and of an edge, of which 22 % are kept
+    return edges + answers + behaviour + scores + backbones + 2**15  # metrics, and what names the arrays in the files
 
 
 def weights_bytes(size: Size, bits: int = 16) -> int:

@@ -1,15 +1,15 @@
 """The fan-in: all checkpoints of a study into tables with intervals."""
 
+import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 
 from phasegraph.errors import PhasegraphError
 from phasegraph.files import atomic
-from phasegraph.jackknife import delete_group
 from phasegraph.network import distances
 from phasegraph.network.graph import (
     REPLICATES,
@@ -19,21 +19,14 @@ from phasegraph.network.graph import (
     read_mask,
     read_nodes,
 )
-from phasegraph.network.roles import (
-    ROLES,
-    SCORE_KINDS,
-    eligible,
-    excess_jaccard,
-    holder_count,
-    holders,
-    kendall_tau_b,
-    rank_nodes,
-)
+from phasegraph.network.roles import ROLES, SCORE_KINDS, eligible, holder_count
+from phasegraph.network.stability import Key, agreements, reliability, stability_table, with_the_one_before
+from phasegraph.network.tables import metric_table, role_table, write_table
 from phasegraph.series.used import used_files
 from phasegraph.types import GROUPS, Effect, Node
 
-IN_STEPS = ("gini_betweenness", "churn", "tau_", "jaccard_")
-"""Beginnings of the names of metrics that move in steps; see `phasegraph.jackknife.delete_group`."""
+ENDINGS = {kind: "" if kind == "spearman" else f"_{kind}" for kind in distances.KINDS}
+"""Kind of distance -> ending of the names of its churn, noise floor and excess churn."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +36,31 @@ class Outputs:
     metrics: Path
     """Parquet, one row per (step, effect, metric): estimate, corrected, low, high."""
     roles: Path
-    """Parquet, one row per (step, role, score_kind, node): estimate, low, high, rank, holder; only components are
-    ranked."""
+    """Parquet, one row per (step, role, score_kind, node): estimate, low, high, rank, holder, holder_share; only
+    components are ranked."""
     distances: Path
-    """npy, float64 [S, S]: 1 - Spearman between the total effects of the sorted steps."""
+    """npy, float64 [3, S, S]: distances between the total effects of the sorted steps, each of
+    `phasegraph.network.distances.KINDS`."""
     replicates: Path
     """npz: ``steps`` int64 [S], ``names`` [m] (``<effect>.<metric>``), ``values`` float64 [S, 17, m]."""
+    excess: Path
+    """npy, float64 [3, S, S]: the distances beyond the noise of the prompts."""
+    stability: Path
+    """Parquet, see `phasegraph.network.stability.stability_table`."""
+
+
+class _Networks(NamedTuple):
+    """What stands in the files of the first sub-command."""
+
+    metric_names: list[str]
+    metrics: np.ndarray
+    """[S, 17, m]."""
+    score_names: list[str]
+    scores: np.ndarray
+    """[S, 17, s, N]."""
+    half_names: list[str]
+    half_scores: np.ndarray
+    """[S, 2, K, h, N]."""
 
 
 def gather(network: list[Path], edges: list[Path], manifest: Path, nodes: Path, mask: Path, outputs: Outputs) -> None:
@@ -65,7 +77,7 @@ def gather(network: list[Path], edges: list[Path], manifest: Path, nodes: Path, 
     nodes, mask
         ``nodes.tsv`` and ``mask.npy``.
     outputs
-        The four files to write.
+        The files to write.
 
     Raises
     ------
@@ -74,81 +86,106 @@ def gather(network: list[Path], edges: list[Path], manifest: Path, nodes: Path, 
 
     Notes
     -----
-    Churn, excess churn and the stability of rankings (``tau_*``: Kendall's tau-b; ``jaccard_*``: chance-corrected
-    Jaccard index of the holders) of a checkpoint refer to the one before it; they are null at the first.
-    ``noise_floor`` has no interval: it is a yardstick of noise itself. ``excess_churn`` needs no further correction;
-    its interval has the width of churn's, which covered 93-100 % for a nominal 90 % on simulated edges. Distances and
-    churn are those of the edges between components, rankings those of components.
+    Churn, excess churn and the stability of rankings (``tau_*``: Kendall's tau-b; ``rbo_*``: chance-corrected
+    rank-biased overlap; ``jaccard_*``: chance-corrected Jaccard index of the holders) of a checkpoint refer to the one
+    before it; they are null at the first. ``noise_floor`` has no interval: it is a yardstick of noise itself.
+    ``excess_churn`` needs no further correction; its interval has the width of churn's, which covers enough with 128
+    prompts or more and too little with fewer (docs/network.md). All three are those of Spearman's correlation, and with
+    an ending those of the other distances. Distances and churn are those of the edges between components, rankings
+    those of components.
     """
     network, edges = used_files(network, manifest), used_files(edges, manifest)
     steps = [int(path.stem) for path in edges]
+    if alone := {int(path.stem) for path in network} ^ set(steps):
+        raise PhasegraphError(
+            f"step {min(alone)} has a file in one of network/ and edges/ only; run the workflow, or the network stage "
+            "for this checkpoint"
+        )
     listed = read_nodes(nodes)
     possible, components = read_mask(mask, len(listed)), are_components(listed)
-    metric_names, metrics, score_names, scores = _read_networks(network, len(listed))
-    churn, floors, excess, matrix = _walk(edges, possible, components)
-    role_scores = _role_scores(score_names, scores, possible, components)
-    names = [*metric_names, f"{Effect.TOTAL}.churn"]
-    values = np.concatenate([metrics, churn[..., None]], axis=2)  # [S, 17, m]
-    for name, series in _stabilities(role_scores, components).items():
-        names.append(name)
-        values = np.concatenate([values, series[..., None]], axis=2)
+    networks = _read_networks(network, len(listed))
+    churn, floors, excess = _walk(edges, listed, possible, outputs)
+    role_scores = _role_scores(networks.score_names, networks.scores, possible, components)
+    series = {f"{Effect.TOTAL}.churn{ENDINGS[kind]}": values for kind, values in churn.items()}
+    series |= _stabilities(role_scores, _half_scores(networks, possible, components), components, outputs.stability)
+    names = [*networks.metric_names, *series]
+    values = np.concatenate([networks.metrics, *(one[..., None] for one in series.values())], axis=2)  # [S, 17, m]
 
-    _write_table(_metric_table(steps, names, values, floors, excess), outputs.metrics)
-    _write_table(_role_table(steps, listed, role_scores), outputs.roles)
-    with atomic(outputs.distances) as temporary:
-        np.save(temporary, matrix)
+    write_table(metric_table(steps, names, values, floors, excess), outputs.metrics)
+    write_table(role_table(steps, listed, role_scores), outputs.roles)
     with atomic(outputs.replicates) as temporary:
         np.savez(temporary, steps=np.array(steps, dtype=np.int64), names=np.array(names), values=values)
 
 
-def _read_networks(paths: list[Path], size: int) -> tuple[list[str], np.ndarray, list[str], np.ndarray]:
-    """Names [m], metrics [S, 17, m], names [s], scores [S, 17, s, N] of the files of the first sub-command."""
-    metrics, scores, names = [], [], None
+def _read_networks(paths: list[Path], size: int) -> _Networks:
+    """Read the files of the first sub-command."""
+    found, first = [], None
     for path in paths:
         if not path.is_file():
             raise PhasegraphError(f"{path}: no such file; run the network stage for this checkpoint first")
         try:
             with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-                here = file["metric_names"].tolist(), file["score_names"].tolist()
-                metrics.append(file["metrics"])
-                scores.append(file["scores"])
+                here = [file[f"{name}_names"].tolist() for name in ("metric", "score", "half")]
+                arrays = [file[name] for name in ("metrics", "scores", "half_scores")]
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
             raise PhasegraphError(f"{path}: damaged; delete it and run the network stage again") from error
-        names = names or here
-        if here != names or scores[-1].shape != (REPLICATES, len(here[1]), size):
+        first = first or (here, arrays[2].shape)
+        fits = arrays[1].shape == (REPLICATES, len(here[1]), size) and arrays[2].shape[2:] == (len(here[2]), size)
+        if (here, arrays[2].shape) != first or not fits:
             raise PhasegraphError(
                 f"{path}: other nodes, metrics or effects than {paths[0]}; delete both and run the network stage again"
             )
-    return names[0], np.stack(metrics), names[1], np.stack(scores)
+        found.append(arrays)
+    metrics, scores, half_scores = (np.stack(arrays) for arrays in zip(*found, strict=True))
+    metric_names, score_names, half_names = first[0]
+    return _Networks(metric_names, metrics, score_names, scores, half_names, half_scores)
 
 
 def _walk(
-    paths: list[Path], mask: np.ndarray, components: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Churn [S, 17], noise floor [S], excess churn [S] (NaN at the first step) and distances [S, S] of the checkpoints.
+    paths: list[Path], nodes: list[Node], mask: np.ndarray, outputs: Outputs
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Write the distances of all pairs of checkpoints, and give what is to be known of neighbours.
 
-    One checkpoint's edges are held at a time; of the large models all of them would not fit.
+    Only the estimates and the halves of all checkpoints are held: of the large models all replicates would not fit.
+
+    Returns
+    -------
+    churn
+        Kind of distance -> [S, 17], NaN at the first step.
+    floors, excess
+        Ending of the kind -> noise floor and excess churn, [S], the latter NaN at the first step.
     """
-    splits, inner = distances.half_splits(GROUPS), between_components(mask, components)
-    churn = np.full((len(paths), REPLICATES), np.nan)
-    floors, excess = np.full((2, len(paths)), np.nan)
-    estimates = []
-    ranks_before = halves_before = None
+    inner = between_components(mask, are_components(nodes))
+    splits = distances.half_splits(GROUPS)[: distances.split_count(inner.sum())]
+    estimates = np.empty((len(paths), inner.sum()), dtype=np.float32)  # as the files are
+    parted = np.empty((len(splits), 2, *estimates.shape), dtype=np.float32)
+    churn = {kind: np.full((len(paths), REPLICATES), np.nan) for kind in distances.KINDS}
+    before = {}
     for i, path in enumerate(paths):
-        weights = read_edges(path, mask)[:, inner]  # [17, E]
-        ranks, halves = distances.standard_ranks(weights), distances.half_ranks(weights, splits)
-        floors[i] = distances.noise_floor(halves)
-        if i:
-            churn[i] = distances.rank_distance(ranks_before, ranks)
-            excess[i] = distances.excess_churn(halves_before, halves)
-        estimates.append(ranks[0])
-        ranks_before, halves_before = ranks, halves
-    return churn, floors, excess, distances.distance_matrix(np.stack(estimates))
+        weights = read_edges(path, mask, nodes)[:, inner]  # [17, E]
+        estimates[i], parted[:, :, i] = weights[0], np.moveaxis(distances.halves(weights, splits), 0, 1)
+        for kind in distances.KINDS:
+            prepared = distances.prepare(weights, kind)
+            if i:
+                churn[kind][i] = distances.distance(before[kind], prepared, kind)
+            before[kind] = prepared
+        if 10 * (i + 1) // len(paths) > 10 * i // len(paths):
+            _tell(f"{i + 1} of {len(paths)} checkpoints read")
+    found = {}
+    for kind in distances.KINDS:
+        found[kind] = distances.compare(estimates, parted, kind)
+        _tell(f"all pairs compared by {kind}, the halves of the prompts in {len(splits)} splits")
+    for path, of in ((outputs.distances, 0), (outputs.excess, 1)):
+        with atomic(path) as temporary:
+            np.save(temporary, np.stack([every[of] for every in found.values()]))
+    floors = {ENDINGS[kind]: every[2] for kind, every in found.items()}
+    excess = {ENDINGS[kind]: np.append(np.nan, every[1].diagonal(1)) for kind, every in found.items()}
+    return churn, floors, excess
 
 
 def _role_scores(
     names: list[str], scores: np.ndarray, mask: np.ndarray, components: np.ndarray
-) -> dict[tuple[str, str, str], np.ndarray]:
+) -> dict[Key, np.ndarray]:
     """(effect, role, score kind) -> scores [S, 17, N], NaN for nodes that cannot play the role.
 
     Paths use the direct effect where it was computed.
@@ -162,77 +199,32 @@ def _role_scores(
     return found
 
 
-def _stabilities(role_scores: dict[tuple[str, str, str], np.ndarray], components: np.ndarray) -> dict[str, np.ndarray]:
-    """Name -> [S, 17]: agreement of each ranking of components with that of the step before."""
-    series, k = {}, holder_count(components.sum())
-    for (effect, role, kind), found in role_scores.items():
-        scores = found[:, :, components]
-        tau, jaccard = np.full((2, *scores.shape[:2]), np.nan)
-        for i in range(1, len(scores)):
-            tau[i] = kendall_tau_b(scores[i - 1], scores[i])
-            jaccard[i] = excess_jaccard(scores[i - 1], scores[i], k)
-        series |= {f"{effect}.tau_{role}_{kind}": tau, f"{effect}.jaccard_{role}_{kind}": jaccard}
+def _half_scores(networks: _Networks, mask: np.ndarray, components: np.ndarray) -> dict[Key, np.ndarray]:
+    """(effect, role, score kind) -> scores by both halves of the prompts [S, 2, K, N], of the strengths."""
+    roles = {score: role for role, score in ROLES.items()}
+    found = {}
+    for place, name in enumerate(networks.half_names):
+        effect, score, kind = name.split(".")
+        values = networks.half_scores[:, :, :, place]
+        found[effect, roles[score], kind] = np.where(eligible(roles[score], mask, components), values, np.nan)
+    return found
+
+
+def _stabilities(
+    role_scores: dict[Key, np.ndarray], half_scores: dict[Key, np.ndarray], components: np.ndarray, out: Path
+) -> dict[str, np.ndarray]:
+    """Write how long rankings of components last; name -> [S, 17], agreement of each with that of the step before."""
+    series, by_key, k = {}, {}, holder_count(components.sum())
+    for key, scores in role_scores.items():
+        effect, role, kind = key
+        by_key[key] = agreements(scores[:, :, components], k)
+        for quantity, values in with_the_one_before(by_key[key]).items():
+            series[f"{effect}.{quantity}_{role}_{kind}"] = values
+        _tell(f"rankings of {role}s by the {kind} score compared")
+    reliable = {key: reliability(scores[..., components], k) for key, scores in half_scores.items()}
+    write_table(stability_table(by_key, reliable), out)
     return series
 
 
-def _metric_table(
-    steps: list[int], names: list[str], values: np.ndarray, floors: np.ndarray, excess: np.ndarray
-) -> pl.DataFrame:
-    smooth = np.array([not name.split(".")[1].startswith(IN_STEPS) for name in names])
-    intervals = delete_group(np.moveaxis(values, 1, 0), smooth)  # each [S, m]
-    churn = names.index(f"{Effect.TOTAL}.churn")
-    margin = (intervals.high - intervals.low)[:, churn] / 2
-    nothing = np.full_like(floors, np.nan)
-    extra = {
-        f"{Effect.TOTAL}.noise_floor": (floors, nothing, nothing, nothing),
-        f"{Effect.TOTAL}.excess_churn": (excess, excess, excess - margin, excess + margin),
-    }
-    names = [*names, *extra]
-    columns = {}
-    for i, column in enumerate(("estimate", "corrected", "low", "high")):
-        table = np.column_stack([getattr(intervals, column), *(values[i] for values in extra.values())])  # [S, m + 2]
-        columns[column] = table.ravel()
-    effects, metrics = zip(*(name.split(".") for name in names), strict=True)
-    return pl.DataFrame(
-        {
-            "step": np.repeat(steps, len(names)),
-            "effect": list(effects) * len(steps),
-            "metric": list(metrics) * len(steps),
-            **columns,
-        }
-    ).with_columns(pl.col(pl.Float64).fill_nan(None))
-
-
-def _role_table(
-    steps: list[int], nodes: list[Node], role_scores: dict[tuple[str, str, str], np.ndarray]
-) -> pl.DataFrame:
-    size, components = len(nodes), are_components(nodes)
-    frames = []
-    for (effect, role, kind), scores in role_scores.items():
-        interval = delete_group(np.moveaxis(scores, 1, 0), smooth=False)  # each [S, N]
-        ranked = np.where(components, interval.estimate, np.nan)
-        frames.append(
-            pl.DataFrame(
-                {
-                    "step": np.repeat(steps, size),
-                    "node": [node.name for node in nodes] * len(steps),
-                    "layer": np.tile([node.layer for node in nodes], len(steps)),
-                    "kind": [str(node.kind) for node in nodes] * len(steps),
-                    "role": [role] * size * len(steps),
-                    "effect": [str(effect)] * size * len(steps),
-                    "score_kind": [kind] * size * len(steps),
-                    "estimate": interval.estimate.ravel(),
-                    "low": interval.low.ravel(),
-                    "high": interval.high.ravel(),
-                    "rank": rank_nodes(ranked).ravel(),
-                    "holder": holders(ranked, holder_count(components.sum())).ravel(),
-                }
-            )
-        )
-    table = pl.concat(frames).with_columns(pl.col(pl.Float64).fill_nan(None))
-    return table.with_columns(pl.col("rank").cast(pl.Int32)).sort("step", maintain_order=True)
-
-
-def _write_table(table: pl.DataFrame, path: Path) -> None:
-    with atomic(path) as temporary:
-        table.write_parquet(temporary)
+def _tell(text: str) -> None:
+    print(f"phasegraph: {text}", file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 import csv
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import igraph
@@ -86,16 +87,8 @@ def between_components(mask: np.ndarray, components: np.ndarray) -> np.ndarray:
     -------
     ndarray
         bool [N, N].
-
-    Raises
-    ------
-    PhasegraphError
-        If there is no such edge.
     """
-    inner = mask & components[:, None] & components
-    if not inner.any():
-        raise PhasegraphError("mask.npy: no edge between components is possible; use a model of more layers")
-    return inner
+    return mask & components[:, None] & components
 
 
 def read_mask(path: str | Path, size: int) -> np.ndarray:
@@ -116,7 +109,7 @@ def read_mask(path: str | Path, size: int) -> np.ndarray:
     Raises
     ------
     PhasegraphError
-        If it is unreadable, of another shape, empty, or not a strict partial order. Information flows one way along
+        If it is unreadable, of another shape, or not a strict partial order. Information flows one way along
         the residual stream, so the possible edges of any Transformer are such an order (u -> v and v -> t imply
         u -> t, and nothing reaches itself); the normalisation of path metrics relies on it.
     """
@@ -164,7 +157,7 @@ def read_graph(path: str | Path) -> tuple[list[Node], np.ndarray]:
     return nodes, mask
 
 
-def read_edges(path: str | Path, mask: np.ndarray) -> np.ndarray:
+def read_edges(path: str | Path, mask: np.ndarray, nodes: Sequence[Node] = ()) -> np.ndarray:
     """Read and check the edges of one checkpoint.
 
     Parameters
@@ -173,6 +166,8 @@ def read_edges(path: str | Path, mask: np.ndarray) -> np.ndarray:
         ``edges/<step>.npy`` or ``edges/<step>.direct.npy``, floating point [17, N, N].
     mask
         bool [N, N], the possible edges.
+    nodes
+        What messages name an edge's ends by; without it, by index.
 
     Returns
     -------
@@ -202,8 +197,9 @@ def read_edges(path: str | Path, mask: np.ndarray) -> np.ndarray:
         (edges < NEGATIVE, "is negative, and no measure of influence is" + again),
     ):
         if wrong.any():
-            replicate, source, target = np.argwhere(wrong)[0]
-            raise PhasegraphError(f"{path}: weight {source} -> {target} (nodes.tsv), replicate {replicate}, {why}")
+            replicate, *ends = np.argwhere(wrong)[0].tolist()
+            source, target = (nodes[end].name if nodes else f"node {end}" for end in ends)
+            raise PhasegraphError(f"{path}: weight {source} -> {target}, replicate {replicate}, {why}")
     return np.maximum(edges, 0)
 
 
@@ -252,8 +248,6 @@ def _load(path: Path) -> np.ndarray:
 
 
 def _check_order(mask: np.ndarray, path: Path) -> None:
-    if not mask.any():
-        raise PhasegraphError(f"{path}: no edge is possible; use a model of more layers")
     two_steps = mask.astype(np.float32) @ mask.astype(np.float32) > 0  # [N, N]; float32 for the BLAS product
     if mask.diagonal().any() or (two_steps & ~mask).any():
         raise PhasegraphError(

@@ -1,4 +1,4 @@
-"""What a whole graph looks like: concentration of its weights and efficiency of its paths.
+"""What a whole graph looks like: level and concentration of its weights, how they mix, and efficiency of its paths.
 
 All means, shares and counts are taken over the mask of possible edges, zeros included, never over N (N - 1).
 
@@ -13,7 +13,7 @@ Left out, because a Transformer's graph is a dense directed acyclic one:
 
 import numpy as np
 
-from phasegraph.network.graph import to_igraph
+from phasegraph.network.paths import Trees
 
 
 def gini(values: np.ndarray) -> np.ndarray:
@@ -54,8 +54,10 @@ def effective_number(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         p = weights / weights.sum(-1, keepdims=True)
-    log_p = np.log(np.where(p == 0, 1, p))  # 0 log 0 = 0; NaN stays NaN
-    return np.exp(-(p * log_p).sum(-1)), 1 / (p * p).sum(-1)
+        log_p = np.log(np.where(p == 0, 1, p))  # 0 log 0 = 0; NaN stays NaN
+        simpson = 1 / (p * p).sum(-1)
+    shared_out = np.isfinite(simpson)  # not so without edges
+    return np.where(shared_out, np.exp(-(p * log_p).sum(-1)), np.nan), np.where(shared_out, simpson, np.nan)
 
 
 def top_share(weights: np.ndarray, share: float) -> np.ndarray:
@@ -74,6 +76,8 @@ def top_share(weights: np.ndarray, share: float) -> np.ndarray:
         [...], between `share` and 1; NaN if all are 0.
     """
     edges = weights.shape[-1]
+    if not edges:
+        return np.full(weights.shape[:-1], np.nan)
     k = int(np.ceil(round(share * edges, 9)))  # .01 * 300 is a little more than 3 in binary
     strongest = np.partition(weights, edges - k, axis=-1)[..., edges - k :]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -93,52 +97,97 @@ def weight_metrics(edges: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]
     Returns
     -------
     dict of str to ndarray
-        Metric -> [R]. ``gini_sqrt`` is there because ``1 - cos`` and shares of variance are squared measures: part of
-        their long tail is the squaring. Strength Ginis are over the nodes that have a possible edge on that side.
+        Metric -> [R]. All that is about concentration comes twice, of the weights and, with ``_sqrt``, of their square
+        roots: ``1 - cos`` and shares of variance are squared measures, and part of their long tail is the squaring.
     """
     weights = edges[:, mask]  # [R, E]
-    entropy, simpson = effective_number(weights)
-    return {
-        "mean_weight": weights.mean(-1),
-        "gini": gini(weights),
-        "gini_sqrt": gini(np.sqrt(weights)),
-        "n_eff_entropy": entropy,
-        "n_eff_simpson": simpson,
-        "top1_share": top_share(weights, 0.01),
-        "top10_share": top_share(weights, 0.10),
-        "gini_out_strength": gini(edges.sum(2)[:, mask.any(1)]),
-        "gini_in_strength": gini(edges.sum(1)[:, mask.any(0)]),
-    }
+    metrics = {"mean_weight": weights.mean(-1) if weights.size else np.full(len(edges), np.nan)}
+    for ending, of_edges in (("", weights), ("_sqrt", np.sqrt(weights))):
+        entropy, simpson = effective_number(of_edges)
+        metrics |= {
+            f"gini{ending}": gini(of_edges),
+            f"n_eff_entropy{ending}": entropy,
+            f"n_eff_simpson{ending}": simpson,
+            f"top1_share{ending}": top_share(of_edges, 0.01),
+            f"top10_share{ending}": top_share(of_edges, 0.10),
+        }
+    return metrics
 
 
-def path_metrics(edges: np.ndarray, mask: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Shortest paths with the length 1/w; edges of weight <= 1e-7 are not travelled.
+def strength_metrics(edges: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    """Concentration of the strengths.
 
     Parameters
     ----------
     edges
         float64 [R, N, N], R replicates.
     mask
+        bool [N, N].
+
+    Returns
+    -------
+    dict of str to ndarray
+        Metric -> [R]: Ginis over the nodes that have a possible edge on that side, of the sums of the weights and, with
+        ``_sqrt``, of the sums of their square roots.
+    """
+    metrics = {}
+    for ending, matrices in (("", edges), ("_sqrt", np.sqrt(edges))):
+        metrics[f"gini_out_strength{ending}"] = gini(matrices.sum(2)[:, mask.any(1)])
+        metrics[f"gini_in_strength{ending}"] = gini(matrices.sum(1)[:, mask.any(0)])
+    return metrics
+
+
+def mixing_metrics(edges: np.ndarray, layers: np.ndarray) -> dict[str, np.ndarray]:
+    """Which nodes the edges connect.
+
+    Parameters
+    ----------
+    edges
+        float64 [R, N, N], 0 outside the mask.
+    layers
+        int [N].
+
+    Returns
+    -------
+    dict of str to ndarray
+        ``assortativity`` [R]: correlation, over edges by their weight, between the source's out-strength and the
+        target's in-strength (Newman, PRE 67, 2003; with weights, as igraph has it); NaN where all of a side are equal.
+        ``skip_length`` [R]: mean number of layers that an edge climbs, by weight. NaN if all weights are 0.
+    """
+    out, into = edges.sum(2), edges.sum(1)  # [R, N]
+    total = out.sum(1)
+    gaps = (layers - layers[:, None]).ravel().astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean_out, mean_in = (out * out).sum(1) / total, (into * into).sum(1) / total
+        x, y = out - mean_out[:, None], into - mean_in[:, None]
+        covariance = np.einsum("ri,rij,rj->r", x, edges, y, optimize=True) / total
+        variances = (out * x * x).sum(1) / total, (into * y * y).sum(1) / total
+        # Rounding leaves something of a variance of 0.
+        defined = (variances[0] > 1e-24 * mean_out**2) & (variances[1] > 1e-24 * mean_in**2)
+        assortativity = np.where(defined, covariance / np.sqrt(variances[0] * variances[1]), np.nan)
+        return {"assortativity": assortativity, "skip_length": edges.reshape(len(edges), -1) @ gaps / total}
+
+
+def path_metrics(trees: Trees, betweenness: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    """How short the paths are, and how they concentrate.
+
+    Parameters
+    ----------
+    trees
+        Shortest paths of R graphs, of `phasegraph.network.paths.shortest_paths`.
+    betweenness
+        float64 [R, N], of the same graphs.
+    mask
         bool [N, N], a strict partial order.
 
     Returns
     -------
-    metrics : dict of str to ndarray
+    dict of str to ndarray
         ``efficiency`` [R]: mean over the mask of 1 / distance, 0 where nothing is reached (Latora & Marchiori, PRL 87,
         2001, but over the pairs that can be connected at all); in units of weight, so at least the mean weight.
         ``gini_betweenness`` [R]: over the nodes that can stand between two others.
-    betweenness : ndarray
-        [R, N]: sum over pairs of the share of their shortest paths that pass through the node (Freeman, Sociometry 40,
-        1977), divided by the number of possible edges. In a strict partial order that is the number of ordered pairs
-        which a path can connect, so the value is the share of all connectable pairs that depend on the node, and
-        compares between graph sizes.
     """
-    efficiency, betweenness = [], []
-    for weights in edges:
-        graph = to_igraph(weights, mask)
-        distances = np.array(graph.distances(weights="length", mode="out"))[mask]  # [E]
-        efficiency.append((1 / distances).mean())
-        betweenness.append(graph.betweenness(weights="length"))
-    betweenness = np.array(betweenness) / mask.sum()  # [R, N]
+    near = 1 / trees.distances[:, mask]  # [R, E]
     between = mask.any(0) & mask.any(1)
-    return {"efficiency": np.array(efficiency), "gini_betweenness": gini(betweenness[:, between])}, betweenness
+    efficiency = near.mean(-1, dtype=np.float64) if near.size else np.full(len(near), np.nan)
+    return {"efficiency": efficiency, "gini_betweenness": gini(betweenness[:, between])}

@@ -1,19 +1,19 @@
-"""Who holds which role, and how long the ranking lasts.
+"""Who holds which role, and how much the order of two rankings agrees.
 
 Spreaders have a high out-strength, gatherers a high in-strength, gatekeepers a high betweenness. A component that
 cannot play a role (no possible edge on that side; for the block score, no peers) is not ranked. Nor are the embedding
 and the logits, where they are nodes: that all else depends on the one, and the other on all else, is no finding.
 """
 
-from functools import lru_cache
-
 import numpy as np
-from scipy.stats import hypergeom, rankdata
+from scipy.stats import rankdata
 
 ROLES = {"spreader": "out_strength", "gatherer": "in_strength", "gatekeeper": "betweenness"}
 """Role -> the node score that decides it."""
 SCORE_KINDS = ("raw", "per_edge", "block")
 """The three versions of each score (see `phasegraph.network.scores`)."""
+PAIRS = 1 << 15
+"""Pairs of nodes that are looked at at a time."""
 
 
 def eligible(role: str, mask: np.ndarray, components: np.ndarray) -> np.ndarray:
@@ -32,7 +32,7 @@ def holder_count(nodes: int) -> int:
 
 def rank_nodes(scores: np.ndarray) -> np.ndarray:
     """Rank of each score along the last axis, 1 = highest, ties share the better rank, NaN stays NaN."""
-    return rankdata(-scores, method="min", axis=-1, nan_policy="omit")
+    return np.where(np.isnan(scores), np.nan, rankdata(_descending(scores), method="min", axis=-1))
 
 
 def holders(scores: np.ndarray, k: int) -> np.ndarray:
@@ -41,66 +41,47 @@ def holders(scores: np.ndarray, k: int) -> np.ndarray:
     Nodes that tie across the cut are all left out (otherwise the order of the nodes would decide among zeros), so that
     there may be fewer than k.
     """
-    worst = rankdata(-scores, method="max", axis=-1, nan_policy="omit")
-    return worst <= k  # False for NaN
+    return (rankdata(_descending(scores), method="max", axis=-1) <= k) & ~np.isnan(scores)
 
 
-def kendall_tau_b(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b, row by row.
+def kendall_matrix(scores: np.ndarray) -> np.ndarray:
+    """Kendall's tau-b between all pairs of rankings.
 
     Parameters
     ----------
-    x, y
-        [R, N]; a node that is NaN in either is left out of that row.
+    scores
+        [S, N]; a node that is NaN in either is left out of that pair.
 
     Returns
     -------
     ndarray
-        [R]; NaN where all of one side tie.
+        float64 [S, S], symmetric; NaN where all of one side tie.
 
     Notes
     -----
     ``sum s_x s_y / sqrt(sum s_x^2 sum s_y^2)`` over pairs of nodes, s the sign of the difference (Kendall, Biometrika
-    33, 1945).
+    33, 1945): products of matrices [S, pairs], whose whole numbers single precision holds exactly up to 5,700 nodes.
     """
-    missing = np.isnan(x) | np.isnan(y)
-    first, second = np.triu_indices(x.shape[1], 1)
-
-    def signs(scores: np.ndarray) -> np.ndarray:
-        scores = np.where(missing, np.nan, scores)
-        return np.nan_to_num(np.sign(scores[:, first] - scores[:, second]))  # [R, pairs], 0 for ties and missing nodes
-
-    sign_x, sign_y = signs(x), signs(y)
+    scores = scores[:, np.isfinite(scores).any(0)]
+    first, second = np.triu_indices(scores.shape[1], 1)
+    agreement, untied = np.zeros((2, len(scores), len(scores)))
+    for start in range(0, len(first), PAIRS):
+        block = slice(start, start + PAIRS)
+        signs = np.sign(scores[:, first[block]] - scores[:, second[block]]).astype(np.float32)  # [S, pairs]
+        there = np.isfinite(signs)
+        signs[~there] = 0
+        agreement += signs @ signs.T
+        squares = np.abs(signs)
+        untied += squares.sum(1)[:, None] if there.all() else squares @ there.T.astype(np.float32)
     with np.errstate(invalid="ignore"):
-        return (sign_x * sign_y).sum(1) / np.sqrt((sign_x**2).sum(1) * (sign_y**2).sum(1))
+        return agreement / np.sqrt(untied * untied.T)
 
 
-@lru_cache
-def chance_jaccard(nodes: int, a: int, b: int) -> float:
-    """Jaccard index to expect of two random sets of a and b out of `nodes` nodes (exact; hypergeometric overlap)."""
-    overlap = np.arange(max(0, a + b - nodes), min(a, b) + 1)
-    return float(hypergeom.pmf(overlap, nodes, a, b) @ (overlap / (a + b - overlap)))
+def kendall_tau_b(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Kendall's tau-b, row by row of [R, N] each: float64 [R], as by `kendall_matrix`."""
+    return np.array([kendall_matrix(np.stack(pair))[0, 1] for pair in zip(x, y, strict=True)])
 
 
-def excess_jaccard(x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
-    """Chance-corrected Jaccard index of the top `k`, row by row: (J - c) / (1 - c), c as expected by chance.
-
-    Parameters
-    ----------
-    x, y
-        [R, N]; NaN where a node is not ranked.
-    k
-        Number of holders.
-
-    Returns
-    -------
-    ndarray
-        [R]: 1 for the same holders, 0 on average for random ones; NaN where there is no holder or no choice.
-    """
-    top_x, top_y = holders(x, k), holders(y, k)
-    both, either = (top_x & top_y).sum(1), (top_x | top_y).sum(1)
-    ranked = np.isfinite(x) | np.isfinite(y)
-    sizes = zip(ranked.sum(1).tolist(), top_x.sum(1).tolist(), top_y.sum(1).tolist(), strict=True)
-    chance = np.array([chance_jaccard(n, a, b) if min(a, b) > 0 and max(a, b) < n else np.nan for n, a, b in sizes])
-    with np.errstate(invalid="ignore"):
-        return (both / either - chance) / (1 - chance)
+def _descending(scores: np.ndarray) -> np.ndarray:
+    """Scores in the order of their ranks, NaN last: scipy would leave NaN out itself, but row by row."""
+    return np.where(np.isnan(scores), np.inf, -scores)

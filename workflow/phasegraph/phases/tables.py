@@ -97,10 +97,8 @@ def read_tables(metrics: Path, behaviour: Path, manifest: Path) -> Tables:
     prefix = _column(per_head, behaviour, "quantity", PREFIX, steps)
 
     keep = moved(arc_length)
-    # A checkpoint without arc length is one that the audit leaves out of everything, not of the tests alone.
-    measured_steps = set(steps.tolist())
-    left_out = {step: "no metrics" for step in arc if arc[step] is not None and step not in measured_steps}
-    left_out |= {int(steps[i]): f"same weights as step {steps[i - 1]}" for i in np.flatnonzero(~keep)}
+    # Checkpoints without metrics are those that the audit leaves out, or at which the study does not look.
+    left_out = {int(steps[i]): f"same weights as step {steps[i - 1]}" for i in np.flatnonzero(~keep)}
     columns = {name: values[keep] for name, values in columns.items()}
     undefined = {}
     if missing := np.flatnonzero(np.isnan(columns[UNDEFINED])).tolist():

@@ -23,6 +23,8 @@ class Figure:
     """What is read, relative to ``results/<study>/``; ``{step}`` stands for every checkpoint, or `MANIFEST`."""
     direct_files: tuple[str, ...] = ()
     """What is read besides if the study measures direct effects."""
+    compared: bool = False
+    """Whether only studies have it that are compared with one of other prompts."""
 
 
 FIGURES: Mapping[str, Figure] = MappingProxyType(
@@ -35,12 +37,22 @@ FIGURES: Mapping[str, Figure] = MappingProxyType(
         "similarity": Figure(
             title="Every checkpoint's wiring compared with every other's",
             category="Phases",
-            files=("distances.npy", "metrics.parquet", "phases.json"),
+            files=("distances.npy", "excess.npy", "metrics.parquet", "phases.json"),
         ),
         "metrics": Figure(
             title="Network metrics over training",
             category="Network",
-            files=("metrics.parquet", "phases.json", MANIFEST),
+            files=("metrics.parquet", "nulls.parquet", "phases.json", MANIFEST),
+        ),
+        "nulls": Figure(
+            title="What is beyond the null models",
+            category="Network",
+            files=("nulls.parquet", "metrics.parquet", "phases.json"),
+        ),
+        "communities": Figure(
+            title="Communities, and whether they are more than strengths make",
+            category="Network",
+            files=("communities.parquet", "nulls.parquet", "metrics.parquet", "nodes.tsv", "phases.json"),
         ),
         "strengths": Figure(
             title="Who spreads and who gathers, component by component",
@@ -50,7 +62,14 @@ FIGURES: Mapping[str, Figure] = MappingProxyType(
         "roles": Figure(
             title="How long a ranking lasts",
             category="Roles",
-            files=("roles.parquet", "metrics.parquet", "nodes.tsv", "phases.json", "behaviour.parquet"),
+            files=(
+                "roles.parquet",
+                "stability.parquet",
+                "metrics.parquet",
+                "nodes.tsv",
+                "phases.json",
+                "behaviour.parquet",
+            ),
         ),
         "graphs": Figure(
             title="The graph at selected checkpoints",
@@ -58,14 +77,39 @@ FIGURES: Mapping[str, Figure] = MappingProxyType(
             files=("edges/{step}.npy", "nodes.tsv", "mask.npy", "metrics.parquet", "phases.json"),
             direct_files=("edges/{step}.direct.npy",),
         ),
+        "backbones": Figure(
+            title="Backbones: the few edges that stand for the graph",
+            category="Network",
+            files=(
+                "edges/{step}.npy",
+                "widest_paths.parquet",
+                "nodes.tsv",
+                "mask.npy",
+                "metrics.parquet",
+                "phases.json",
+            ),
+            direct_files=("edges/{step}.direct.npy",),
+        ),
         "tails": Figure(
             title="How unequal the edges are",
             category="Network",
             files=("edges/{step}.npy", "nodes.tsv", "mask.npy", "metrics.parquet", "phases.json"),
         ),
+        "families": Figure(
+            title="How much of the wiring belongs to the prompts",
+            category="Prompts",
+            files=("families.parquet", "metrics.parquet", "phases.json"),
+            compared=True,
+        ),
     }
 )
 """Name -> figure, in the order of the report."""
+
+
+def figures_of(compared: bool) -> list[str]:
+    """Names of the figures of a study that is compared with one of other prompts, or of one that is not."""
+    return [name for name, figure in FIGURES.items() if compared or not figure.compared]
+
 
 PAGE_FILES = (
     "nodes.tsv",
@@ -73,7 +117,12 @@ PAGE_FILES = (
     "behaviour.parquet",
     "metrics.parquet",
     "roles.parquet",
-    "replicates.npz",
+    "stability.parquet",
+    "distances.npy",
+    "widest_paths.parquet",
+    "nulls.parquet",
+    "communities.parquet",
+    "tails.parquet",
     "phases.json",
     "edges/{step}.npy",
     MANIFEST,
@@ -82,3 +131,6 @@ PAGE_FILES = (
 
 PAGE_DIRECT_FILES = ("edges/{step}.direct.npy",)
 """What the page reads besides if the study measures direct effects."""
+
+PAGE_COMPARED_FILES = ("families.parquet",)
+"""What the page reads besides if the study is compared with one of other prompts."""

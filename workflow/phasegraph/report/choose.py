@@ -3,11 +3,7 @@
 import numpy as np
 
 from phasegraph.report.evidence import transition
-
-
-def spread_out(count: int, wanted: int) -> list[int]:
-    """Places of at most `wanted` of `count` checkpoints, evenly spread, the first and the last among them."""
-    return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(int)).tolist()
+from phasegraph.spread import spread_out
 
 
 def telling_steps(steps: np.ndarray, phases: dict) -> dict[int, str]:

@@ -25,12 +25,16 @@ MEASURED = {
 """Measure -> what the weight of an edge to a component is."""
 
 TASKS = {
-    "induction": (
+    "uniform": (
         "random sequences of {segment} tokens, repeated once: only a model that looks back at the first copy can "
         "predict the second"
-    )
+    ),
+    "structured": (
+        "random sequences of {segment} tokens with statistics of language (Zipf's law, likely successors), repeated "
+        "once: only a model that looks back at the first copy can predict all of the second"
+    ),
 }
-"""Task -> its prompts."""
+"""Tokens of the induction task -> its prompts."""
 
 ROUGH = 128
 """Number of prompts below which intervals are called rough."""
@@ -87,12 +91,14 @@ def method_texts(study: StudyData, settings: dict) -> list[str]:
 def _series_text(study: StudyData, series: str) -> str:
     steps, tokens, arc = study.steps, study.manifest["tokens"], study.manifest["arc_length"]
     seen = f" ({tokens[-1]:,.0f} tokens)" if tokens[-1] == tokens[-1] else ""
-    count = "count" if len(steps) > 1 else "counts"
+    there = int(study.series["used"].sum())
+    count = "count" if there > 1 else "counts"
+    looked_at = "" if len(steps) == there else f"; this study looks at {len(steps):,} of them"
     return (
-        f"The series {series} has {plural(len(steps), 'checkpoint')} that {count}, from step {steps[0]:,} to step "
-        f"{steps[-1]:,}{seen}. From the first to the last its weights travel a distance of "
-        f"{number(arc[-1] - arc[0])} (sum of the Euclidean distances between neighbours); rates of change are taken "
-        "per unit of this distance, because per training step they would follow the learning rate."
+        f"The series {series} has {plural(there, 'checkpoint')} that {count}{looked_at}, from step {steps[0]:,} to "
+        f"step {steps[-1]:,}{seen}. From the first to the last its weights travel a distance of "
+        f"{number(arc[-1] - arc[0])} (sum of the Euclidean distances between neighbours in the series); rates of "
+        "change are taken per unit of this distance, because per training step they would follow the learning rate."
     )
 
 
@@ -138,7 +144,7 @@ def _counts_text(study: StudyData) -> str:
 
 def _prompts_text(settings: dict) -> str:
     task = settings["task"]
-    what = TASKS.get(task["name"], "prompts of the task {name}").format(**task)
+    what = TASKS[task.get("tokens", "uniform")].format(**task)
     return (
         f"The {task['prompts']:,} prompts are {what}. They are the same at every checkpoint and form {GROUPS} "
         "groups; everything is computed from all prompts and again without each group, which gives every number its "

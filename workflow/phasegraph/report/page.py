@@ -11,15 +11,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from phasegraph.errors import PhasegraphError
 from phasegraph.files import atomic
-from phasegraph.report import sentences, tables, texts
+from phasegraph.report import backbones, beyond, sentences, tables, texts
 from phasegraph.report.audit import audit_table, audit_text
 from phasegraph.report.catalogue import FIGURES
 from phasegraph.report.choose import landmarks
+from phasegraph.report.communities import communities_text
 from phasegraph.report.evidence import boundaries, tested, transition
-from phasegraph.report.findings import mean_stability, moving_checkpoints, ranking_agreement
+from phasegraph.report.families import family_texts, task_differences
+from phasegraph.report.findings import moving_checkpoints, ranking_agreement
 from phasegraph.report.induction import find_circuit
 from phasegraph.report.method import method_texts, read_config
+from phasegraph.report.similarity import similarity_texts
+from phasegraph.report.stability import stability_table, stability_texts
 from phasegraph.report.study import StudyData
+from phasegraph.report.tails import tails_text
 from phasegraph.report.words import steps_range
 from phasegraph.types import Effect
 
@@ -42,10 +47,16 @@ PACKAGES = (
 
 FILES = {
     "metrics.parquet": "metrics of the graph at every checkpoint, with intervals",
+    "nulls.parquet": "the metrics beside those of null graphs",
+    "communities.parquet": "the community of every component at every checkpoint",
+    "tails.parquet": "fits of the tail of the weights, and the tests of them",
     "roles.parquet": "strength and betweenness of every component, with intervals and ranks",
+    "stability.parquet": "how long rankings and their holders last, over all lags",
+    "widest_paths.parquet": "the widest path from the first layer to the last at every checkpoint",
     "behaviour.parquet": "losses, accuracy, attention scores and effects on the answer, with intervals",
     "phases.json": "change tests, segments and their agreement with behaviour",
-    "distances.npy": "distances between all checkpoints",
+    "distances.npy": "distances between all checkpoints, three of them",
+    "excess.npy": "the same beyond the noise of the prompts",
     "replicates.npz": "the metrics without each group of prompts",
     "nodes.tsv": "the components, in the order of rows and columns",
     "mask.npy": "the possible edges",
@@ -79,20 +90,25 @@ def write_page(study: StudyData, config: Path, figures: list[Path], out: Path, c
     context = {
         "study": study.name,
         "verdict": sentences.verdict(study.phases),
+        "beside_nulls": beyond.headline(study.nulls),
         "facts": _facts(study),
         "method": method_texts(study, settings),
         "audit": audit_text(study),
         "audit_table": audit_table(study),
         **_phases(study),
+        **_network(study),
         **_roles(study),
         **_edges(study),
+        **_backbones(study, out),
+        **_families(study, config, settings, out),
         "noise": texts.noise_text(study, moving_checkpoints(study)),
         "concentration": texts.concentration_text(study, landmarks(study.steps, study.phases)),
+        "tails": tails_text(study.tails),
         "concentration_table": tables.concentration_table(study, landmarks(study.steps, study.phases)),
         "limits": texts.limit_texts(study, settings),
         "settings": _flat(f"studies.{study.name}", settings) | _flat(f"series.{settings['series']}", series),
         "versions": _versions(),
-        "files": _links(study, config, out),
+        "files": _links(study, config, bool(settings.get("compare_with")), out),
         "figures": _figures(figures, captions, out),
     }
     environment = Environment(
@@ -140,6 +156,7 @@ def _phases(study: StudyData) -> dict:
     found = {
         "behaviour": [sentences.transition_text(phases), texts.skill_text(study)],
         "agreement": sentences.agreement_texts(phases),
+        "similarity": similarity_texts(study),
         "left_out": sentences.left_out_text(phases),
         "limit": "",
         "boundary_table": None,
@@ -155,6 +172,17 @@ def _phases(study: StudyData) -> dict:
     return found
 
 
+def _network(study: StudyData) -> dict:
+    """Everything about the graph as a whole: null models and communities."""
+    metrics = {name: study.metric(name) for name in ("modularity", "communities", "layer_agreement")}
+    return {
+        "nulls": beyond.nulls_text(study.nulls),
+        "null_rule": beyond.rule_text(study.nulls),
+        "null_table": None if study.nulls.is_empty() else tables.null_table(study),
+        "communities": communities_text(study.communities, metrics, study.nulls),
+    }
+
+
 def _roles(study: StudyData) -> dict:
     """Everything about who spreads, gathers and stands between."""
     steps = landmarks(study.steps, study.phases)
@@ -162,7 +190,8 @@ def _roles(study: StudyData) -> dict:
     agreement = ranking_agreement(study, early, late)
     return {
         "ends": texts.ends_text(study),
-        "stability": texts.stability_text(mean_stability(study)),
+        "stability": stability_texts(study.stability),
+        "stability_table": stability_table(study.stability),
         "ranking": texts.agreement_text(agreement, early, late),
         "role_tables": {
             "Who spreads (out-strength)": tables.role_table(study, "spreader", steps),
@@ -191,6 +220,23 @@ def _edges(study: StudyData) -> dict:
     return {"circuit": text, "edge_tables": shown}
 
 
+def _backbones(study: StudyData, out: Path) -> dict:
+    """Everything about the widest path and the files of the backbones."""
+    steps = landmarks(study.steps, study.phases)
+    links = [(Path(name).name, _relative(study.folder / name, out)) for name in backbones.backbone_files(steps)]
+    return {"widest_path": backbones.path_text(study, steps), "opened": backbones.OPENED, "backbone_links": links}
+
+
+def _families(study: StudyData, config: Path, settings: dict, out: Path) -> dict:
+    """Everything about the prompts, where the study is compared with one of other prompts."""
+    other = settings.get("compare_with")
+    if not other:
+        return {"families": []}
+    differences = task_differences(settings["task"], read_config(config, other)[1]["task"])
+    link = _relative(study.folder.parent / other / "report.html", out)
+    return {"families": family_texts(study, other, differences), "other_study": other, "other_link": link}
+
+
 def _figures(files: list[Path], captions: Path, out: Path) -> dict[str, dict]:
     """Title, caption, data and link of each figure, in the order of the catalogue."""
     by_name = {file.stem: file for file in files}
@@ -208,9 +254,11 @@ def _figures(files: list[Path], captions: Path, out: Path) -> dict[str, dict]:
     }
 
 
-def _links(study: StudyData, config: Path, out: Path) -> list[tuple[str, str, str]]:
+def _links(study: StudyData, config: Path, compared: bool, out: Path) -> list[tuple[str, str, str]]:
     """Name, relative address and content of the files behind the page."""
     links = [(name, _relative(study.folder / name, out), what) for name, what in FILES.items()]
+    if compared:
+        links.append(("families.parquet", _relative(study.folder / "families.parquet", out), "what is the prompts'"))
     links.append((config.name, _relative(config, out), "the merged configuration"))
     manifest = study.manifest_path
     audit = manifest.with_name("audit.json")

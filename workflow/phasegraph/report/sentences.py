@@ -1,5 +1,6 @@
 """What ``phases.json`` says, in whole sentences for every case: found, not found, not tested."""
 
+from phasegraph.phases.sentences import few_checkpoints
 from phasegraph.report.evidence import Boundary, boundaries, tested, transition
 from phasegraph.report.words import at_steps, listed, number, plural, probability, steps_range
 
@@ -25,7 +26,7 @@ def verdict(phases: dict) -> list[str]:
             f"{plural(count, 'checkpoint')} {'is' if count == 1 else 'are'} too few for two regimes and a smooth trend"
         )
         return [f"Phases were not tested: {few}. Nothing on this page speaks for or against them."]
-    return [_smooth_or_not(phases), *_regimes(phases), *_beside_behaviour(phases)]
+    return [_smooth_or_not(phases), *few_checkpoints(phases), *_regimes(phases), *_beside_behaviour(phases)]
 
 
 def _smooth_or_not(phases: dict) -> str:

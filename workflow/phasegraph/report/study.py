@@ -9,7 +9,9 @@ import numpy as np
 import polars as pl
 
 from phasegraph.errors import PhasegraphError
+from phasegraph.network.distances import KINDS
 from phasegraph.network.graph import are_components, between_components, read_edges, read_mask, read_nodes
+from phasegraph.network.stability import SCHEMA
 from phasegraph.series.manifest import read_manifest
 from phasegraph.types import Effect, Node
 
@@ -71,29 +73,70 @@ class StudyData:
 
     @cached_property
     def roles(self) -> pl.DataFrame:
-        """Table of node scores: step, node, role, score_kind, estimate, low, high, rank, holder."""
-        columns = ("step", "node", "role", "effect", "score_kind", "estimate", "low", "high", "rank", "holder")
+        """Table of node scores, see `phasegraph.network.tables.role_table`."""
+        columns = ("step", "node", "role", "effect", "score_kind", "estimate", "low", "high", "rank", "holder_share")
         return self._table("roles", columns)
+
+    @cached_property
+    def stability(self) -> pl.DataFrame:
+        """Table of how long rankings last, see `phasegraph.network.stability.stability_table`."""
+        return self._table("stability", tuple(SCHEMA))
+
+    @cached_property
+    def widest_paths(self) -> dict[int, dict]:
+        """Step -> row of the table of widest paths: width, and nodes, the names on the path."""
+        rows = self._table("widest_paths", ("step", "width", "nodes")).to_dicts()
+        if [row["step"] for row in rows] != self.steps.tolist():
+            path = self.folder / "widest_paths.parquet"
+            raise PhasegraphError(f"{path}: other steps than metrics.parquet; run the network stage again")
+        return {row["step"]: row for row in rows}
+
+    @cached_property
+    def families(self) -> pl.DataFrame:
+        """Table of a comparison with other prompts, see `phasegraph.network.families.compare_families`."""
+        return self._table("families", ("step", "scale", "quantity", "estimate", "low", "high"))
+
+    @cached_property
+    def nulls(self) -> pl.DataFrame:
+        """Table of null graphs, see `phasegraph.network.details.Outputs`; without rows if none were drawn."""
+        columns = ("step", "effect", "metric", "null", "estimate", "mean", "low", "high", "z", "p", "draws", "q")
+        return self._table("nulls", columns)
+
+    @cached_property
+    def communities(self) -> np.ndarray:
+        """Community of each component at `steps`, int64 [S, C], components in order of index."""
+        table = self._table("communities", ("step", "node", "community"))
+        names = [node.name for node in self.nodes if self.components[node.index]]
+        expected = {"step": np.repeat(self.steps, len(names)).tolist(), "node": names * len(self.steps)}
+        if table.select("step", "node").to_dict(as_series=False) != expected:
+            path = self.folder / "communities.parquet"
+            raise PhasegraphError(
+                f"{path}: other components or steps than nodes.tsv and metrics.parquet; run the network stage"
+            )
+        return table["community"].to_numpy().reshape(len(self.steps), len(names))
+
+    @cached_property
+    def tails(self) -> pl.DataFrame:
+        """Table of the fits of the weights' tail, see `phasegraph.network.tails.fit_tails`."""
+        return self._table("tails", ("step", "n", "n_tail", "alpha", "standard_error", "verdict"))
 
     @cached_property
     def behaviour(self) -> pl.DataFrame:
         """Table of behaviour: step, quantity, node (null for the whole model), estimate, low, high."""
         return self._table("behaviour", ("step", "quantity", "node", "estimate", "low", "high"))
 
-    @cached_property
+    @property
     def distances(self) -> np.ndarray:
         """1 - Spearman's rho between the total effects of all checkpoints, float64 [S, S]."""
-        path = self.folder / "distances.npy"
-        try:
-            distances = np.load(_existing(path), allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise PhasegraphError(f"{path}: damaged; delete it and run the network stage again") from error
-        if distances.shape != (len(self.steps), len(self.steps)):
-            raise PhasegraphError(
-                f"{path}: {list(distances.shape)} for the {len(self.steps)} checkpoints of metrics.parquet; delete "
-                "both and run the network stage again"
-            )
-        return distances
+        return self.distance("spearman")
+
+    def distance(self, kind: str) -> np.ndarray:
+        """Distance of one of `phasegraph.network.distances.KINDS` between all checkpoints, float64 [S, S]."""
+        return self._matrices("distances")[KINDS.index(kind)]
+
+    def excess(self, kind: str) -> np.ndarray:
+        """Distance of a kind beyond the noise of the prompts, float64 [S, S]; can be negative."""
+        return self._matrices("excess")[KINDS.index(kind)]
 
     @cached_property
     def phases(self) -> dict:
@@ -120,10 +163,17 @@ class StudyData:
         return {name: values[order] for name, values in series.items()}
 
     @cached_property
+    def displacement(self) -> np.ndarray:
+        """How far the weights moved since the checkpoint before of `steps`, float64 [S], NaN at the first.
+
+        If a study looks at every tenth checkpoint of its series, this is the length of the way through all ten.
+        """
+        return np.diff(self.manifest["arc_length"], prepend=np.nan)
+
+    @cached_property
     def moved(self) -> np.ndarray:
-        """How far the weights moved since the checkpoint before, float64 [S], to divide by: NaN where they did not."""
-        displacement = self.manifest["displacement"]
-        return np.where(displacement > 0, displacement, np.nan)
+        """`displacement` to divide by, float64 [S]: NaN where the weights did not move."""
+        return np.where(self.displacement > 0, self.displacement, np.nan)
 
     @cached_property
     def path_effect(self) -> Effect:
@@ -143,13 +193,29 @@ class StudyData:
             raise PhasegraphError(
                 f"{path}: {effect} {name} is not there once a checkpoint; run the network stage again"
             )
-        return {column: _floats(rows[column]) for column in ("estimate", "corrected", "low", "high")}
+        return {column: floats(rows[column]) for column in ("estimate", "corrected", "low", "high")}
+
+    def null(self, name: str, null: str) -> dict[str, np.ndarray]:
+        """One metric of the graphs of one null model at `steps`: mean, low, high, z, p, q, draws, float64 [S] each.
+
+        NaN where there is none; ``kept`` [S] is 1 where the null model keeps the value.
+        """
+        rows = self.nulls.filter((pl.col("metric") == name) & (pl.col("null") == null)).sort("step")
+        columns = ("mean", "low", "high", "z", "p", "q", "draws")
+        if rows.is_empty():
+            nothing = np.full(len(self.steps), np.nan)
+            return dict.fromkeys(columns, nothing) | {"kept": np.zeros(len(self.steps))}
+        if rows["step"].to_list() != self.steps.tolist():
+            path = self.folder / "nulls.parquet"
+            raise PhasegraphError(f"{path}: {name} is not there once a checkpoint; run the network stage again")
+        kept = rows.select(pl.all_horizontal(pl.col("mean", "estimate").is_not_null(), pl.col("z").is_null()))
+        return {column: floats(rows[column]) for column in columns} | {"kept": floats(kept.to_series())}
 
     def quantity(self, name: str) -> dict[str, np.ndarray]:
         """One behaviour of the whole model at `steps`: estimate, low and high, float64 [S] each."""
         rows = self.behaviour.filter((pl.col("quantity") == name) & pl.col("node").is_null()).sort("step")
         self._check_behaviour(name, rows["step"].to_list(), self.steps.tolist())
-        return {column: _floats(rows[column]) for column in ("estimate", "low", "high")}
+        return {column: floats(rows[column]) for column in ("estimate", "low", "high")}
 
     def node_scores(self, name: str) -> tuple[list[str], dict[str, np.ndarray]]:
         """One behaviour of the heads or of all nodes: names [n], and estimate, low and high at `steps`, [n, S] each."""
@@ -158,7 +224,7 @@ class StudyData:
         rows = rows.sort(pl.col("node").replace_strict(nodes, range(len(nodes)), return_dtype=pl.Int64), "step")
         self._check_behaviour(name, rows["step"].to_list(), self.steps.tolist() * len(nodes))
         shape = (len(nodes), len(self.steps))
-        return nodes, {column: _floats(rows[column]).reshape(shape) for column in ("estimate", "low", "high")}
+        return nodes, {column: floats(rows[column]).reshape(shape) for column in ("estimate", "low", "high")}
 
     def scores(self, role: str, kind: str, column: str = "estimate") -> np.ndarray:
         """One column of a role's scores, float64 [N, S], nodes in order of index; NaN where undefined."""
@@ -170,7 +236,21 @@ class StudyData:
             raise PhasegraphError(
                 f"{path}: other nodes or steps than nodes.tsv and metrics.parquet; run the network stage"
             )
-        return np.column_stack([_floats(wide[name]) for name in wide.columns[1:]])
+        return np.column_stack([floats(wide[name]) for name in wide.columns[1:]])
+
+    def _matrices(self, name: str) -> np.ndarray:
+        """``<name>.npy``: a matrix of all checkpoints for each kind of distance, float64 [3, S, S]."""
+        path = self.folder / f"{name}.npy"
+        try:
+            matrices = np.load(_existing(path), allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise PhasegraphError(f"{path}: damaged; delete it and run the network stage again") from error
+        if matrices.shape != (len(KINDS), len(self.steps), len(self.steps)):
+            raise PhasegraphError(
+                f"{path}: {list(matrices.shape)} for the {len(self.steps)} checkpoints of metrics.parquet; delete "
+                "both and run the network stage again"
+            )
+        return matrices
 
     def _table(self, stem: str, columns: tuple[str, ...]) -> pl.DataFrame:
         path = _existing(self.folder / f"{stem}.parquet")
@@ -193,5 +273,6 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _floats(values: pl.Series) -> np.ndarray:
+def floats(values: pl.Series) -> np.ndarray:
+    """Give a column as float64, NaN where it is null."""
     return values.cast(pl.Float64).fill_null(float("nan")).to_numpy()

@@ -33,6 +33,8 @@ BALANCE = LinearSegmentedColormap.from_list("balance", [GATHERER, "#8fbfdc", "#e
 """From gatherers to spreaders."""
 ZERO = 1e-9
 """Differences below this are rounding errors, and leave a logarithmic axis."""
+NULL = "#c9ced4"
+"""Colour of where null graphs lie."""
 UNDEFINED = "#c3c8cd"
 """Colour of what has no value in a heatmap."""
 
@@ -203,6 +205,11 @@ def band(axes: Axes, x: np.ndarray, values: dict[str, np.ndarray], colour: str, 
     """
     axes.fill_between(x, values["low"], values["high"], color=colour, alpha=0.22, linewidth=0)
     axes.plot(x, values["estimate"], color=colour, label=label)
+
+
+def null_band(axes: Axes, x: np.ndarray, values: dict[str, np.ndarray]) -> None:
+    """Shade where null graphs lie, from ``low`` to ``high`` [S] each, behind everything else."""
+    axes.fill_between(x, values["low"], values["high"], color=NULL, linewidth=0, zorder=0.7)
 
 
 def say_undefined(axes: Axes, why: str) -> None:

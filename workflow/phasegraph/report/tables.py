@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from phasegraph.jackknife import Jackknife
+from phasegraph.network.nulls import NULLS
+from phasegraph.report.beyond import COMPOSED, NAMES
 from phasegraph.report.findings import strongest
 from phasegraph.report.induction import Circuit, circuit_edges
 from phasegraph.report.study import StudyData
@@ -130,6 +132,34 @@ def concentration_table(study: StudyData, steps: dict[str, int]) -> Table:
     return Table(["", *(f"step {step:,}" for step in steps.values())], rows, note)
 
 
+def null_table(study: StudyData) -> Table:
+    """Set the metrics of the last checkpoint beside those of null graphs."""
+    step = int(study.steps[-1])
+    rows = []
+    for name, title in NAMES.items():
+        effect = study.path_effect if name in COMPOSED else Effect.TOTAL
+        value, *_ = _metric_cells(study, name, effect, {"last": step})
+        rows.append([title, value, *(cell for null in NULLS for cell in _null_cells(study, name, null))])
+    heads = [[f"{null} shuffle: mean [5\u201395 %]", "z", "p"] for null in NULLS]
+    note = (
+        "In square brackets the 90 % interval of the estimate, which is noise of the prompts, and the middle 90 % of "
+        "the null graphs, which is chance of the wiring. p is that of this checkpoint alone; nulls.parquet has all "
+        f"checkpoints and q. Triangles, paths and flow are of the {study.path_effect} effect, all else is of the total "
+        "effect."
+    )
+    return Table(["", f"step {step:,}", *heads[0], *heads[1]], rows, note)
+
+
+def _null_cells(study: StudyData, name: str, null: str) -> list[str]:
+    """Mean and range of the null graphs of the last checkpoint, z and p."""
+    found = {column: float(values[-1]) for column, values in study.null(name, null).items()}
+    if found["kept"]:
+        return ["kept", "", ""]
+    if found["mean"] != found["mean"]:
+        return ["not compared", "", ""]
+    return [measured(found["mean"], found["low"], found["high"]), number(found["z"], 2), f"{found['p']:.2g}"]
+
+
 def _metric_cells(study: StudyData, name: str, effect: Effect, steps: dict[str, int]) -> list[str]:
     rows = study.metrics.filter((pl.col("metric") == name) & (pl.col("effect") == effect))
     by_step = {row["step"]: row for row in rows.to_dicts()}
@@ -158,7 +188,9 @@ def _ends_note(study: StudyData, role: str, steps: list[int]) -> str:
 def _role_cell(found: list[dict], place: int) -> str:
     if place >= len(found):
         return ""
-    return f"{found[place]['node']} {measured(*(found[place][column] for column in ('estimate', 'low', 'high')))}"
+    row = found[place]
+    score = measured(*(row[column] for column in ("estimate", "low", "high")))
+    return f"{row['node']} {score}, {100 * row['holder_share']:.0f} %"
 
 
 def _interval(found: Jackknife) -> str:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from phasegraph.jackknife import Jackknife
+from phasegraph.report.families import ALONE, TWO
 from phasegraph.report.induction import ATTENDS, Circuit, Head, circuit_edges
 from phasegraph.report.method import ROUGH
 from phasegraph.report.study import StudyData
@@ -47,26 +48,6 @@ def ends_text(study: StudyData) -> str:
         Kind.LOGITS: "The logits are not ranked among the gatherers, because they depend on everything",
     }
     return " ".join(f"{why[node.kind]}; see the note below the table." for node in study.ends)
-
-
-def stability_text(stability: dict[tuple[str, str], Jackknife]) -> str:
-    """Say how stable both rankings are from checkpoint to checkpoint, and whether one is more so than the other.
-
-    Parameters
-    ----------
-    stability
-        Of `phasegraph.report.findings.mean_stability`.
-    """
-    parts = [
-        f"{KINDS[kind]}, it is {_interval(stability['spreader', kind])} for spreaders and "
-        f"{_interval(stability['gatherer', kind])} for gatherers{_difference(stability['difference', kind])}"
-        for kind in KINDS
-        if np.isfinite(stability["spreader", kind].estimate) and np.isfinite(stability["gatherer", kind].estimate)
-    ]
-    if not parts:
-        return "There is no ranking to compare from checkpoint to checkpoint."
-    what = "From one checkpoint to the next, rankings agree with a Kendall's τ whose mean over the run is as follows: "
-    return f"{what}{'; '.join(parts)}."
 
 
 def agreement_text(agreement: dict[tuple[str, str], Jackknife], early: int, late: int) -> str:
@@ -152,6 +133,7 @@ def limit_texts(study: StudyData, settings: dict) -> list[str]:
     """List what this study cannot show."""
     texts = [
         "One series and one task: nothing here says what another seed, model or task would show.",
+        TWO if settings.get("compare_with") else ALONE,
         "The layer of a component explains most of its raw strength, since an early one has more targets and a late "
         "one more sources. Strength against peers removes that, and with it whatever a whole layer has in common.",
     ]
@@ -184,6 +166,12 @@ def limit_texts(study: StudyData, settings: dict) -> list[str]:
         "Left out, because they say nothing on a dense graph without cycles: reciprocity and flow hierarchy "
         "(constant), eigenvector centrality (all eigenvalues are 0), unweighted degree and density (training does "
         "not change them), PageRank (nearly the layer), and diameter (one weak edge decides it).",
+        "Null models answer for one metric at a time. q allows for the number of checkpoints but not for the number of "
+        "metrics, and neighbouring checkpoints are nearly the same graph, so that many of them are no more evidence "
+        "than a few. z means what it seems to only as far as the null values are normally distributed.",
+        "The layer-block shuffle keeps all weights and the ratio shuffle nearly does. Metrics of the weights alone, "
+        "such as their Gini coefficient, are therefore not tested: where they are beyond the ratio shuffle, it did not "
+        "quite keep the weights.",
         "An edge says that a component's output depends on another's on these prompts; it does not say what is "
         "passed on.",
     ]
@@ -191,16 +179,6 @@ def limit_texts(study: StudyData, settings: dict) -> list[str]:
 
 def _between(study: StudyData) -> str:
     return " between components" if study.ends else ""
-
-
-def _difference(difference: Jackknife) -> str:
-    if difference.low > 0:
-        verdict = "spreaders keep their ranking better"
-    elif difference.high < 0:
-        verdict = "gatherers keep their ranking better"
-    else:
-        verdict = "the two cannot be told apart"
-    return f" (difference {_interval(difference)}: {verdict})"
 
 
 def _metric_at(study: StudyData, metric: str, step: int) -> Interval:

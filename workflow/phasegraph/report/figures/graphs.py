@@ -3,15 +3,14 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.collections import PathCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.path import Path
 
 from phasegraph.network.graph import are_components
 from phasegraph.report.blocks import Drawn, drawn_graph, drawn_nodes
 from phasegraph.report.choose import telling_steps
+from phasegraph.report.layered import WIDEST, draw_curves, edge_width, frame, places
 from phasegraph.report.study import StudyData
 from phasegraph.report.style import BALANCE, END_MARKERS, GREY, INK, head_panel, new_figure, themed
 from phasegraph.report.words import ENDS
@@ -21,8 +20,6 @@ STRONGEST = 0.05
 """Share of the possible edges between components that is drawn, beside every component's strongest incoming edge."""
 ENDS_STRONGEST = 3
 """Number of edges that are drawn from the embedding, and to the logits."""
-WIDEST = 3.8
-"""Width in points of the strongest edge of all panels."""
 LARGEST = 200.0
 """Area in square points of the node with the largest out-strength of all panels."""
 SMALLEST = 9.0
@@ -51,7 +48,7 @@ def draw(study: StudyData) -> Figure:
         axes = figure.add_subplot(grid[place // 3, place % 3])
         _draw_edges(axes, nodes, graphs[step], strongest)
         _draw_nodes(axes, nodes, graphs[step], largest)
-        _frame(axes, nodes, label=place % 3 == 0)
+        frame(axes, nodes, label=place % 3 == 0)
         head_panel(axes, "abcdef"[place], f"Step {step:,}", reason)
     _explain_edges(figure.add_subplot(grid[-1, 0]), strongest, f"edge: weight ({study.path_effect} effect)")
     _explain_nodes(figure.add_subplot(grid[-1, 1]), largest, study.ends)
@@ -101,22 +98,6 @@ def end_edges(edges: np.ndarray, mask: np.ndarray, nodes: list[Node]) -> np.ndar
     return drawn & (edges > 0)
 
 
-def places(nodes: list[Node]) -> np.ndarray:
-    """Give every node its fixed place, [n, 2].
-
-    Layers upwards, heads from left to right, the MLP at the right end; embedding and logits in the middle of the heads,
-    below and above all layers.
-    """
-    heads = max((node.head for node in nodes if node.head is not None), default=0) + 1
-    across = {Kind.MLP: heads + 0.3, Kind.EMBED: (heads - 1) / 2, Kind.LOGITS: (heads - 1) / 2}
-    return np.array([(across.get(node.kind, node.head), node.layer) for node in nodes], dtype=float)
-
-
-def edge_width(weights: np.ndarray, strongest: float) -> np.ndarray:
-    """Width in points, proportional to the root of the weight."""
-    return WIDEST * np.sqrt(np.asarray(weights) / strongest)
-
-
 def node_area(strengths: np.ndarray, largest: float) -> np.ndarray:
     """Area in square points: a constant, so that every node is seen, and a part proportional to the strength."""
     return SMALLEST + LARGEST * np.asarray(strengths) / largest
@@ -136,22 +117,9 @@ def _draw_chosen(
 ) -> None:
     sources, targets = np.nonzero(chosen)
     order = np.argsort(graph.edges[sources, targets])  # the strongest on top
-    sources, targets = sources[order], targets[order]
-    at = places(nodes)
-    middle = at[:, 0].mean()
-    paths = [_curve(at[source], at[target], middle) for source, target in zip(sources, targets, strict=True)]
-    widths = np.minimum(edge_width(graph.edges[sources, targets], strongest), WIDEST)
-    lines = PathCollection(paths, facecolors="none", edgecolors=colour, linewidths=widths, alpha=0.5, capstyle="round")
-    lines.set_transform(axes.transData)
-    axes.add_collection(lines)
-
-
-def _curve(start: np.ndarray, end: np.ndarray, middle: float) -> Path:
-    """Bezier curve that leaves and arrives upwards; across several layers it swings out, past the nodes between."""
-    gap = end[1] - start[1]
-    swing = np.array([0.28 * (gap > 1) * (1 if start[0] + end[0] > 2 * middle else -1), 0])
-    lift = np.array([0, max(gap / 2.5, 0.3)])
-    return Path([start, start + lift + swing, end - lift + swing, end], [Path.MOVETO, *[Path.CURVE4] * 3])
+    pairs = list(zip(sources[order].tolist(), targets[order].tolist(), strict=True))
+    widths = np.minimum(edge_width(graph.edges[sources[order], targets[order]], strongest), WIDEST)
+    draw_curves(axes, places(nodes), pairs, widths, colour)
 
 
 def _draw_nodes(axes: Axes, nodes: list[Node], graph: Drawn, largest: float) -> None:
@@ -168,20 +136,6 @@ def _draw_nodes(axes: Axes, nodes: list[Node], graph: Drawn, largest: float) -> 
                 *at[node.index], s=END_AREA, c="white", marker=END_MARKERS[node.kind], edgecolors=INK, linewidths=0.6,
                 zorder=3,
             )  # fmt: skip
-
-
-def _frame(axes: Axes, nodes: list[Node], label: bool) -> None:
-    at, components = places(nodes), are_components(nodes)
-    layers = int(at[components, 1].max()) + 1
-    every = -(-layers // 12)
-    axes.set(xlim=(-0.6, at[:, 0].max() + 0.6), ylim=(at[:, 1].min() - 0.5, at[:, 1].max() + 0.5), xticks=[])
-    axes.set_yticks(range(0, layers, every))
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0, labelleft=label)
-    if label:
-        axes.set_ylabel("layer")
-    heads = np.unique([at[node.index, 0] for node in nodes if node.kind is Kind.HEAD])
-    axes.set_xticks([heads.mean(), at[:, 0].max()], ["heads", "MLP"])
 
 
 def _explain_edges(axes: Axes, strongest: float, title: str) -> None:

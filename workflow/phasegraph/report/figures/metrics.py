@@ -12,15 +12,15 @@ from phasegraph.report.marks import mark_phases, phase_handles
 from phasegraph.report.study import StudyData
 from phasegraph.report.style import (
     GATHERER,
-    GATHERER_PEERS,
     GREY,
     LINES,
+    NULL,
     SPREADER,
-    SPREADER_PEERS,
     band,
     head_panel,
     log_scale,
     new_figure,
+    null_band,
     say_undefined,
     step_axis,
     themed,
@@ -46,6 +46,8 @@ class Panel:
     log: bool = False
     top: float | None = None
     """Largest possible value, where intervals reach beyond it."""
+    null: str = ""
+    """Null model whose graphs are shown behind the lines."""
 
 
 PANELS = (
@@ -57,17 +59,16 @@ PANELS = (
         (("n_eff_entropy", "entropy", FIRST), ("n_eff_simpson", "Simpson", SECOND)),
     ),
     Panel(
-        "Share of the strongest edges",
-        "share of all weight",
-        (("top10_share", "top 10 %", FIRST), ("top1_share", "top 1 %", SECOND)),
-    ),
-    Panel(
         "Concentration of strength",
         "Gini",
         (("gini_out_strength", "out", SPREADER), ("gini_in_strength", "in", GATHERER)),
+        null="block",
     ),
-    Panel("Global efficiency", "weight", (("efficiency", "", FIRST),), paths=True),
-    Panel("Concentration of betweenness", "Gini", (("gini_betweenness", "", FIRST),), paths=True, top=1),
+    Panel("Assortativity of strengths", "correlation", (("assortativity", "", FIRST),), null="ratio"),
+    Panel("Modularity", "Q", (("modularity", "", FIRST),), null="ratio"),
+    Panel("Clustering", "intensity", (("clustering_middleman", "", FIRST),), paths=True, null="ratio"),
+    Panel("Global efficiency", "weight", (("efficiency", "", FIRST),), paths=True, null="ratio"),
+    Panel("Concentration of betweenness", "Gini", (("gini_betweenness", "", FIRST),), paths=True, top=1, null="ratio"),
     Panel(
         "Change per checkpoint",
         "1 − Spearman's ρ",
@@ -75,18 +76,6 @@ PANELS = (
         log=True,
     ),
     Panel("Change beyond noise", "excess churn\nper unit moved", (("excess_churn", "", FIRST),), per_displacement=True),
-    Panel(
-        "Stability of spreaders",
-        "Kendall's τ",
-        (("tau_spreader_raw", "raw", SPREADER), ("tau_spreader_block", "against peers", SPREADER_PEERS)),
-        top=1,
-    ),
-    Panel(
-        "Stability of gatherers",
-        "Kendall's τ",
-        (("tau_gatherer_raw", "raw", GATHERER), ("tau_gatherer_block", "against peers", GATHERER_PEERS)),
-        top=1,
-    ),
 )
 """All panels but the last, which shows how far the weights move."""
 
@@ -95,13 +84,14 @@ PANELS = (
 def draw(study: StudyData) -> Figure:
     """Draw twelve panels over training steps.
 
-    Lines are the estimates of ``metrics.parquet``, bands their 90 % intervals.
+    Lines are the estimates of ``metrics.parquet``, coloured bands their 90 % intervals and grey ones, the lowest, 5 to
+    95 % of the null graphs of ``nulls.parquet``.
     """
     figure = new_figure(8.6)
     grid = figure.subplots(4, 3, sharex=True).ravel()
     for axes, panel in zip(grid, PANELS, strict=False):
         _draw_panel(axes, panel, study)
-    grid[-1].plot(study.steps, study.manifest["displacement"], color=FIRST)
+    grid[-1].plot(study.steps, study.displacement, color=FIRST)
     grid[-1].set_ylabel("displacement")
     grid[-1].set_ylim(bottom=0)
     heads = [(panel.title, f"{_effect(panel, study)} effect") for panel in PANELS]
@@ -111,6 +101,7 @@ def draw(study: StudyData) -> Figure:
         mark_phases(axes, study.phases)
         step_axis(axes, study.steps, label=letter in "jkl")
     what = [Line2D([], [], color=FIRST, label="estimate"), Patch(facecolor=FIRST, alpha=0.22, label="90 % interval")]
+    what.append(Patch(facecolor=NULL, label="5–95 % of null graphs"))
     figure.legend(handles=[*what, *phase_handles(study.phases)], loc="outside lower center", ncols=3)
     return figure
 
@@ -122,6 +113,8 @@ def _draw_panel(axes: Axes, panel: Panel, study: StudyData) -> None:
         if panel.per_displacement:
             values = {column: series / study.moved for column, series in values.items()}
         band(axes, study.steps, values, colour, label)
+        if panel.null:
+            null_band(axes, study.steps, study.null(metric, panel.null))
         drawn.append(values["estimate"])
     if np.isnan(drawn).all():
         say_undefined(axes, "see the caption")

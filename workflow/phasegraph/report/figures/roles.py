@@ -1,24 +1,24 @@
-"""Who holds the first places among spreaders and gatherers over training, and how long a ranking lasts."""
+"""Who holds the first places among spreaders and gatherers over training, and how long holders keep them."""
 
 import numpy as np
+import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from phasegraph.report.answers import answer_handles, draw_answers, has_answers
 from phasegraph.report.choose import spread_out
 from phasegraph.report.marks import mark_phases, phase_handles
-from phasegraph.report.study import StudyData
+from phasegraph.report.study import StudyData, floats
 from phasegraph.report.style import (
     GATHERER,
-    GATHERER_PEERS,
     GREY,
     SPREADER,
-    SPREADER_PEERS,
     band,
     head_panel,
     layer_colours,
     new_figure,
+    plain_log_axis,
     say_undefined,
     step_axis,
     themed,
@@ -26,7 +26,9 @@ from phasegraph.report.style import (
 
 ROLES = {"spreader": "Spreaders", "gatherer": "Gatherers"}
 KINDS = {"raw": "raw strength", "block": "strength against peers"}
-COLOURS = {"spreader": (SPREADER, SPREADER_PEERS), "gatherer": (GATHERER, GATHERER_PEERS)}
+LASTING = {"raw": "Raw", "per_edge": "Per possible edge", "block": "Against peers"}
+"""Kind of score -> title of the panel of persistence."""
+COLOURS = {"spreader": SPREADER, "gatherer": GATHERER, "gatekeeper": "#009e73"}
 TOP = 8
 """Places that are shown."""
 CHECKPOINTS = 17
@@ -37,49 +39,55 @@ BEND = 12
 
 @themed
 def draw(study: StudyData) -> Figure:
-    """Draw the ranks of the strongest spreaders and gatherers over training steps, and Kendall's tau below them.
+    """Draw the ranks of the strongest spreaders and gatherers over training steps, and persistence below them.
 
-    The points of the bump charts are ranks of ``roles.parquet``; tau is that of ``metrics.parquet``. Where effects on
-    the answer were measured, a last row sets them beside the strengths of spreaders.
+    The points of the bump charts are ranks of ``roles.parquet``; persistence is that of ``stability.parquet``. Where
+    effects on the answer were measured, a last row sets them beside the strengths of spreaders.
     """
     answers = has_answers(study)
-    figure, grid = _panels(answers)
-    layers = max(node.layer for node in study.nodes if study.components[node.index]) + 1
-    for column, (role, title) in enumerate(ROLES.items()):
-        for row, (kind, by) in enumerate(KINDS.items()):
-            axes = grid[row, column]
-            _draw_bumps(axes, study, study.scores(role, kind, "rank"), layer_colours(layers))
-            head_panel(axes, "abcd"[2 * row + column], f"{title} by {by}")
-            mark_phases(axes, study.phases)
-            step_axis(axes, study.steps, label=False)
-        _draw_stability(grid[2, column], study, role)
-        head_panel(grid[2, column], "ef"[column], f"Stability of the ranking of {title.lower()}", legend=True)
-        step_axis(grid[2, column], study.steps)
-    for axes in grid[:2, 0]:
-        axes.set_ylabel("rank")
-    for axes, letter, kind in zip(grid[3:].flat, "gh", KINDS, strict=False):
-        draw_answers(axes, study, kind)
-        head_panel(axes, letter, f"Answer and {KINDS[kind]}", f"step {study.steps[-1]:,}, total effect")
-    lowest = min(axes.get_ylim()[0] for axes in grid[2])
-    for axes in grid[2]:
-        axes.set_ylim(lowest, 1)
-    handles = [*_layer_handles(layers), *phase_handles(study.phases), *(answer_handles() if answers else [])]
+    figure, parts = _panels(answers)
+    _draw_ranks(parts[0], study)
+    _draw_lasting(parts[1], study)
+    for part in parts[2:]:
+        for axes, letter, (kind, by) in zip(part.subplots(1, 2), "hi", KINDS.items(), strict=True):
+            draw_answers(axes, study, kind)
+            head_panel(axes, letter, f"Answer and {by}", f"step {study.steps[-1]:,}, total effect")
+    handles = [*_layer_handles(_layers(study)), *phase_handles(study.phases), *(answer_handles() if answers else [])]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, columnspacing=1.2)
     return figure
 
 
-def _panels(answers: bool) -> tuple[Figure, np.ndarray]:
-    """Start the figure: three rows of panels over training steps and, with answers, a fourth that is not."""
-    if not answers:
-        figure = new_figure(8.4)
-        return figure, figure.subplots(3, 2, sharex=True, height_ratios=[1, 1, 0.75])
-    figure = new_figure(10.8)
-    grid = figure.subplots(4, 2, height_ratios=[1, 1, 0.75, 0.85])
-    for axes in grid[:3].flat[1:]:
-        axes.sharex(grid[0, 0])
-    for axes in grid[:2].flat:
-        axes.tick_params(labelbottom=False)
-    return figure, grid
+def _panels(answers: bool) -> tuple[Figure, list[SubFigure]]:
+    """Start the figure: a part for ranks, below it one for persistence and, with answers, one for those."""
+    figure = new_figure(11.2 if answers else 8.6)
+    heights = [2, 0.95, 0.85] if answers else [2, 0.95]
+    return figure, list(figure.subfigures(len(heights), 1, height_ratios=heights))
+
+
+def _layers(study: StudyData) -> int:
+    return max(node.layer for node in study.nodes if study.components[node.index]) + 1
+
+
+def _draw_ranks(part: SubFigure, study: StudyData) -> None:
+    grid = part.subplots(2, 2, sharex=True)
+    for column, (role, title) in enumerate(ROLES.items()):
+        for row, (kind, by) in enumerate(KINDS.items()):
+            axes = grid[row, column]
+            _draw_bumps(axes, study, study.scores(role, kind, "rank"), layer_colours(_layers(study)))
+            head_panel(axes, "abcd"[2 * row + column], f"{title} by {by}")
+            mark_phases(axes, study.phases)
+            step_axis(axes, study.steps, label=row == 1)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("rank")
+
+
+def _draw_lasting(part: SubFigure, study: StudyData) -> None:
+    panels = part.subplots(1, len(LASTING), sharey=True)
+    for axes, letter, (kind, title) in zip(panels, "efg", LASTING.items(), strict=True):
+        _draw_persistence(axes, study, kind)
+        head_panel(axes, letter, title)
+    panels[0].set_ylabel("persistence beyond chance")
+    part.legend(handles=_role_handles(), loc="outside upper center", ncols=5, columnspacing=1.2)
 
 
 def _draw_bumps(axes: Axes, study: StudyData, ranks: np.ndarray, colours: list[str]) -> None:
@@ -115,12 +123,34 @@ def _bends(x: np.ndarray, y: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray
     return along[wanted].ravel(), across[wanted].ravel()
 
 
-def _draw_stability(axes: Axes, study: StudyData, role: str) -> None:
-    for kind, colour in zip(KINDS, COLOURS[role], strict=True):
-        band(axes, study.steps, study.metric(f"tau_{role}_{kind}"), colour, "raw" if kind == "raw" else "against peers")
-    axes.axhline(0, color=GREY, linewidth=0.9, linestyle=":", label="chance")
-    axes.set_ylabel("Kendall's τ with the\ncheckpoint before")
-    mark_phases(axes, study.phases)
+def _draw_persistence(axes: Axes, study: StudyData, kind: str) -> None:
+    """Draw mean persistence over the lag for every role, and reliability as its ceiling."""
+    table = study.stability.filter((pl.col("score_kind") == kind) & pl.col("estimate").is_not_null())
+    known = False
+    for role, colour in COLOURS.items():
+        rows = table.filter((pl.col("role") == role) & (pl.col("quantity") == "persistence")).sort("lag")
+        values = {name: floats(rows[name]) for name in ("estimate", "low", "high")}
+        band(axes, rows["lag"].to_numpy(), values, colour)
+        for ceiling in table.filter((pl.col("role") == role) & (pl.col("quantity") == "reliability"))["estimate"]:
+            axes.axhline(ceiling, color=colour, linewidth=0.9, linestyle="--")
+        known = known or len(rows) > 0
+    if not known:
+        say_undefined(axes, "no rankings\nto compare")
+    axes.axhline(0, color=GREY, linewidth=0.9, linestyle=":")
+    axes.set_xscale("log")
+    axes.set_xlim(0.9, max(1.1 * (len(study.steps) - 1), 2))
+    plain_log_axis(axes.xaxis)
+    axes.set_ylim(-0.4, 1.02)
+    axes.set_xlabel("lag (checkpoints)")
+
+
+def _role_handles() -> list[Line2D]:
+    lines = [Line2D([], [], color=colour, label=f"{role}s") for role, colour in COLOURS.items()]
+    return [
+        *lines,
+        Line2D([], [], color=GREY, linewidth=0.9, linestyle="--", label="two halves of the prompts"),
+        Line2D([], [], color=GREY, linewidth=0.9, linestyle=":", label="chance"),
+    ]
 
 
 def _layer_handles(layers: int) -> list[Line2D]:

@@ -1,56 +1,90 @@
-"""The checkpoint by checkpoint similarity matrix: blocks are stretches in which the wiring stays alike."""
+"""Every checkpoint compared with every other, by three distances, raw and beyond noise."""
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from phasegraph.report.evidence import boundaries
 from phasegraph.report.marks import dashes, mark_above, mark_phases, phase_handles
 from phasegraph.report.study import StudyData
-from phasegraph.report.style import GREY, INK, LINES, WIDTH, band, cell_edges, head_panel, step_axis, themed
+from phasegraph.report.style import (
+    GREY,
+    INK,
+    LINES,
+    UNDEFINED,
+    band,
+    cell_edges,
+    head_panel,
+    log_scale,
+    new_figure,
+    step_axis,
+    themed,
+)
 
-LOWEST = 0.02
-"""Quantile of the similarities at which the colours begin: the few lowest would take most of the scale."""
-
-HEIGHT = 8.6
-"""Inches. The axes are placed by hand, because the two panels shall share their x-axis and the upper one be square."""
-LEFT, SIDE, BELOW, STRIP = 0.75, 5.2, 0.95, 1.0
+HIGHEST = 0.98
+"""Quantile of the raw distances at which the colours end: the few largest would take most of the scale."""
+COLOURS = "magma_r"
+LABELS = {
+    "spearman": "upper triangles: 1 − Spearman's ρ",
+    "jensen_shannon": "lower triangles: Jensen-Shannon divergence (bits)",
+    "wasserstein": "Wasserstein distance of ln w",
+}
+"""Kind of distance -> label of its colours."""
 
 
 @themed
 def draw(study: StudyData) -> Figure:
-    """Draw Spearman's rho between the edges of all pairs of checkpoints, and of each with the one before and the last.
+    """Draw the distances between all pairs of checkpoints, and of each checkpoint to the one before and to the last.
 
-    The heatmap's array is 1 - ``distances.npy``, [S, S].
+    The two triangles of a heatmap hold two matrices of ``distances.npy`` or ``excess.npy``; colours of a distance are
+    the same raw and beyond noise.
     """
-    figure = Figure(figsize=(WIDTH, HEIGHT))
-    bottom = BELOW + STRIP + 1.0
-    matrix = _add_axes(figure, LEFT, bottom, SIDE, SIDE)
-    strip = _add_axes(figure, LEFT, BELOW, SIDE, STRIP)
-    similarity, edges = 1 - study.distances, cell_edges(study.steps)
-    lowest = float(np.quantile(similarity, LOWEST))
-    mesh = matrix.pcolormesh(edges, edges, similarity, vmin=lowest, vmax=1, cmap="magma", rasterized=True)
-    step_axis(matrix, study.steps, ticks=8)
-    matrix.set(yscale=matrix.get_xscale(), ylabel="training step")
-    matrix.yaxis.set_major_locator(matrix.xaxis.get_major_locator())
-    matrix.yaxis.set_major_formatter(matrix.xaxis.get_major_formatter())
-    matrix.set(xlim=edges[[0, -1]], ylim=edges[[-1, 0]])
-    matrix.spines[:].set_visible(False)
-    mark_above(matrix, study.phases, lines=False)
-    _box_regimes(matrix, study)
-    head_panel(matrix, "a", "Similarity of all pairs of checkpoints", lift=9)
-    _draw_strip(strip, study, similarity)
-    strip.set_xlim(edges[0], edges[-1])
-    bar = figure.colorbar(mesh, cax=_add_axes(figure, LEFT + SIDE + 0.2, bottom, 0.16, SIDE), extend="min")
-    bar.set_label("similarity of the wiring (Spearman's ρ over edges)")
-    bar.outline.set_visible(False)
+    scales = {kind: _scale(study.distance(kind)) for kind in LABELS}
+    figure = new_figure(8.7)
+    grid = figure.add_gridspec(4, 2, height_ratios=[1, 0.045, 1, 0.045])
+    raw, excess, third, strip = (figure.add_subplot(grid[row, column]) for row in (0, 2) for column in (0, 1))
+    both, size = ("spearman", "jensen_shannon"), ("wasserstein", "wasserstein")
+    _draw_pairs(raw, study, [study.distance(kind) for kind in both], [scales[kind] for kind in both])
+    _draw_pairs(excess, study, [study.excess(kind) for kind in both], [scales[kind] for kind in both])
+    _draw_pairs(third, study, [study.distance(size[0]), study.excess(size[1])], [scales[kind] for kind in size])
+    head_panel(raw, "a", "All pairs of checkpoints", "raw", lift=9)
+    head_panel(excess, "b", "All pairs of checkpoints", "beyond the noise of the prompts", lift=9)
+    head_panel(third, "c", "Size of the weights", "raw above, beyond noise below", lift=9)
+    _draw_strip(strip, study)
+    _explain_both(figure, figure.add_subplot(grid[1, :]), scales)
+    bar = _bar(figure, figure.add_subplot(grid[3, 0]), scales["wasserstein"])
+    bar.set_label(LABELS["wasserstein"])
+    figure.add_subplot(grid[3, 1]).set_axis_off()
     if handles := phase_handles(study.phases):
-        figure.legend(handles=handles, loc="lower center", ncols=4, columnspacing=1.2, bbox_to_anchor=(0.5, 0.01))
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, columnspacing=1.2)
     return figure
 
 
-def _add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    return figure.add_axes((left / WIDTH, bottom / HEIGHT, width / WIDTH, height / HEIGHT))
+def _scale(distances: np.ndarray) -> Normalize:
+    """Colours from no distance to nearly the largest."""
+    known = distances[np.isfinite(distances)]
+    return Normalize(0, (float(np.quantile(known, HIGHEST)) if known.size else 0.0) or 1.0)
+
+
+def _draw_pairs(axes: Axes, study: StudyData, matrices: list[np.ndarray], scales: list[Normalize]) -> None:
+    """Draw the upper triangle of one matrix [S, S] and the lower one of another."""
+    edges, lower = cell_edges(study.steps), np.tri(len(study.steps), k=-1, dtype=bool)
+    for matrix, scale, hidden in zip(matrices, scales, (lower, ~lower), strict=True):
+        shown = np.ma.masked_where(hidden | np.isnan(matrix), matrix)
+        axes.pcolormesh(edges, edges, shown, norm=scale, cmap=COLOURS, rasterized=True)
+    step_axis(axes, study.steps)
+    axes.set(yscale=axes.get_xscale(), ylabel="training step")
+    axes.yaxis.set_major_locator(axes.xaxis.get_major_locator())
+    axes.yaxis.set_major_formatter(axes.xaxis.get_major_formatter())
+    axes.set(xlim=edges[[0, -1]], ylim=edges[[-1, 0]], facecolor=UNDEFINED)
+    axes.set_box_aspect(1)
+    axes.spines[:].set_visible(False)
+    mark_above(axes, study.phases, lines=False)
+    _box_regimes(axes, study)
 
 
 def _box_regimes(axes: Axes, study: StudyData) -> None:
@@ -63,15 +97,41 @@ def _box_regimes(axes: Axes, study: StudyData) -> None:
             axes.plot(along, across, color=INK, linewidth=1, linestyle=dashes(boundary.abrupt))
 
 
-def _draw_strip(axes: Axes, study: StudyData, similarity: np.ndarray) -> None:
-    churn = study.metric("churn")
-    before = {column: 1 - values for column, values in churn.items()}
-    band(axes, study.steps, before, LINES[0], "checkpoint before")
-    axes.plot(study.steps, similarity[-1], color=LINES[1], label="last checkpoint")
-    halves = 1 - study.metric("noise_floor")["estimate"]
-    axes.plot(study.steps, halves, color=GREY, linewidth=0.8, label="itself, between halves of the prompts")
-    axes.set_ylabel("Spearman's ρ")
-    axes.set_ylim(top=1)
-    head_panel(axes, "b", "Similarity with …", legend=True)
-    step_axis(axes, study.steps, ticks=8)
+def _bar(figure: Figure, axes: Axes, scale: Normalize) -> Colorbar:
+    bar = figure.colorbar(ScalarMappable(scale, COLOURS), cax=axes, orientation="horizontal", ticks=_ticks(scale))
+    bar.outline.set_visible(False)
+    return bar
+
+
+def _ticks(scale: Normalize) -> FixedLocator:
+    """Choose a few round values, none at the very end of a bar, where its label would leave the figure."""
+    values = MaxNLocator(5).tick_values(0, scale.vmax)
+    return FixedLocator(values[(values >= 0) & (values < 0.96 * scale.vmax)])
+
+
+def _explain_both(figure: Figure, axes: Axes, scales: dict[str, Normalize]) -> None:
+    """Draw one colour bar with two scales: above it that of the upper triangles, below it that of the lower ones."""
+    upper, lower = (scales[kind].vmax for kind in ("spearman", "jensen_shannon"))
+    bar = _bar(figure, axes, scales["jensen_shannon"])
+    bar.set_label(LABELS["jensen_shannon"])
+    above = axes.secondary_xaxis("top", functions=(lambda x: x * upper / lower, lambda x: x * lower / upper))
+    above.xaxis.set_major_locator(_ticks(scales["spearman"]))
+    above.set_xlabel(LABELS["spearman"])
+    above.spines[:].set_visible(False)
+
+
+def _draw_strip(axes: Axes, study: StudyData) -> None:
+    churn, excess = study.metric("churn"), study.metric("excess_churn")
+    band(axes, study.steps, churn, LINES[0], "the one before")
+    band(axes, study.steps, excess, LINES[2], "the same, beyond noise")
+    last = study.distance("spearman")[-1]
+    axes.plot(study.steps[:-1], last[:-1], color=LINES[1], label="the last")
+    floor = study.metric("noise_floor")["estimate"]
+    axes.plot(study.steps, floor, color=GREY, linewidth=0.8, label="itself: noise floor")
+    axes.set_ylabel("1 − Spearman's ρ")
+    head_panel(axes, "d", "Distance of a checkpoint from …", lift=25)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, handlelength=1, borderpad=0.2, columnspacing=1)
+    log_scale(axes, churn["estimate"], floor, last)
+    axes.set_box_aspect(1)
+    step_axis(axes, study.steps)
     mark_phases(axes, study.phases)

@@ -9,10 +9,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from phasegraph.report.marks import mark_above, phase_handles
+from phasegraph.report.rows import MLP, end_look, label_layers, part_layers
 from phasegraph.report.study import StudyData
 from phasegraph.report.style import (
-    END_MARKERS,
-    INK,
     UNDEFINED,
     cell_edges,
     colour_map,
@@ -23,9 +22,7 @@ from phasegraph.report.style import (
     themed,
 )
 from phasegraph.report.words import ENDS
-from phasegraph.types import Kind, Node
 
-MLP = {"marker": ">", "color": INK, "markersize": 3.5, "linestyle": ""}
 ROLES = {"spreader": "Out-strength", "gatherer": "In-strength"}
 KINDS = {"raw": "raw", "block": "against peers"}
 LOWEST = 0.01
@@ -56,11 +53,11 @@ def draw(study: StudyData) -> Figure:
             if kind == "raw":
                 plain_log_axis(bar.ax.yaxis)
     for axes in grid[:, 0]:
-        _label_layers(axes, study)
+        label_layers(axes, study.nodes)
     handles = [
         Patch(color=UNDEFINED, label="undefined: no possible edge, or no peer"),
         Line2D([], [], **MLP, label="MLP"),
-        *(Line2D([], [], **_end(node), label=ENDS[node.kind].removeprefix("the ")) for node in study.ends),
+        *(Line2D([], [], **end_look(node), label=ENDS[node.kind].removeprefix("the ")) for node in study.ends),
     ]
     handles += phase_handles(study.phases, intervals=False)
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
@@ -72,32 +69,9 @@ def _draw_heatmap(axes: Axes, values: np.ndarray, study: StudyData, kind: str) -
     scale = _log_scale(values[study.components]) if kind == "raw" else _symmetric_scale(values)
     colours = colour_map("viridis" if kind == "raw" else "RdBu_r", UNDEFINED)
     mesh = axes.pcolormesh(cell_edges(study.steps), rows, values, norm=scale, cmap=colours, rasterized=True)
-    layers = [node.layer for node in study.nodes]
-    for border in np.flatnonzero(np.diff(layers)) + 0.5:
-        axes.axhline(border, color="white", linewidth=1)
+    part_layers(axes, study.nodes)
     mark_above(axes, study.phases)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(axis="y", length=0)
     return mesh
-
-
-def _end(node: Node) -> dict:
-    """Look of what points at the row of the embedding or the logits."""
-    return MLP | {"marker": END_MARKERS[node.kind], "markersize": 4.5}
-
-
-def _label_layers(axes: Axes, study: StudyData) -> None:
-    """Name the layers in the middle of their rows, and point at the rows of MLPs, embedding and logits."""
-    layers = np.array([node.layer for node in study.nodes])
-    middles = [np.flatnonzero(layers == layer).mean() for layer in range(layers[study.components].max() + 1)]
-    every = -(-len(middles) // 20)  # at most 20 labels
-    axes.set_yticks(middles[::every], [f"{layer}" for layer in range(0, len(middles), every)])
-    axes.set_ylabel("layer")
-    axes.tick_params(axis="y", pad=8)
-    for node in study.nodes:
-        if node.kind is not Kind.HEAD:
-            look = MLP if node.kind is Kind.MLP else _end(node)
-            axes.plot(-0.015, node.index, transform=axes.get_yaxis_transform(), clip_on=False, **look)
 
 
 def _log_scale(values: np.ndarray) -> LogNorm:
