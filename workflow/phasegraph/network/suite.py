@@ -85,7 +85,7 @@ def planned_draws(nodes: int, wanted: int | None = None) -> Draws:
     Draws
         The standard deviation of a z near 3 is .54, .24 and .07 for 19, 99 and 999 draws.
     """
-    default = Draws(499, 499, 99) if nodes <= SMALL else Draws(199, 49, 19) if nodes <= LARGE else Draws(49, 0, 0)
+    default = Draws(499, 499, 99) if nodes <= SMALL else Draws(99, 49, 19) if nodes <= LARGE else Draws(49, 0, 0)
     if wanted is None:
         return default
     paths, searches = (
