@@ -1,7 +1,7 @@
 """What the metrics of a graph cost: phasegraph beside igraph and networkx, and the suite of a checkpoint as it is run.
 
     python benchmarks/network.py            # about 15 minutes of one core
-    python benchmarks/network.py --quick    # small graphs, one repeat
+    python benchmarks/network.py --quick    # small graphs, three repeats
     python benchmarks/network.py --only suite
 
 Prints two tables and writes benchmarks/network.json. Graphs are those of parallel blocks, where every component reaches
@@ -210,7 +210,7 @@ def time_suites(sizes: list[int], repeats: int) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="leave out the largest graphs, one repeat")
+    parser.add_argument("--quick", action="store_true", help="leave out the largest graphs, at most three repeats")
     parser.add_argument("--repeats", type=int, default=5, help="repeats of the routines; of the suite at most 3")
     parser.add_argument("--only", choices=["routines", "suite"], help="measure one anew, keep the JSON's other")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"), help="JSON to write")
@@ -218,7 +218,7 @@ def main() -> None:
     one_thread = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     if not one_thread.items() <= os.environ.items():  # numpy has read them already
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | one_thread)
-    repeats = 1 if arguments.quick else arguments.repeats
+    repeats = min(arguments.repeats, 3) if arguments.quick else arguments.repeats
     result = json.loads(arguments.out.read_text()) if arguments.only and arguments.out.exists() else {}
     result["load_average"] = os.getloadavg()
     if arguments.only != "suite":

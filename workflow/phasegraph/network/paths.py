@@ -1,8 +1,8 @@
 """Shortest and widest paths between all nodes of many graphs at once.
 
 The graphs share a mask, a strict partial order, so that one sweep in topological order finds what Dijkstra's algorithm
-has to search for. It is done for all sources and all graphs in one operation, and several times faster than igraph on
-dense graphs of 400 nodes, many times on hundreds of null graphs of 30 (benchmarks/network.py).
+has to search for, for all sources and all graphs in one operation. With hundreds of null graphs of 30 nodes it takes
+a quarter of igraph's time for distances, and with one of 156 nodes half of it (benchmarks/network.py).
 """
 
 from typing import NamedTuple
