@@ -25,7 +25,7 @@ from phasegraph.files import atomic
 from phasegraph.jackknife import delete_group
 from phasegraph.network import distances, suite
 from phasegraph.network.centrality import hubs_and_authorities
-from phasegraph.network.gather import ENDINGS
+from phasegraph.network.distances import ENDINGS
 from phasegraph.network.paths import shortest_paths, tree_betweenness
 from phasegraph.network.roles import ROLES, holder_count
 from phasegraph.network.scores import betweenness_scores, strength_scores

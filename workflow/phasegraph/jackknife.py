@@ -20,6 +20,23 @@ class Jackknife(NamedTuple):
     """Upper end."""
 
 
+def pseudo_values(replicates: np.ndarray) -> np.ndarray:
+    """Recover the groups' own values: G t - (G - 1) t_k (Tukey, Ann. Math. Stat. 29, 1958).
+
+    Parameters
+    ----------
+    replicates
+        [G + 1, ...], as of `delete_group`.
+
+    Returns
+    -------
+    ndarray
+        [G, ...]; exact if the statistic is a mean over groups.
+    """
+    groups = len(replicates) - 1
+    return groups * replicates[0] - (groups - 1) * replicates[1:]
+
+
 def delete_group(replicates: np.ndarray, smooth: bool | np.ndarray = True, level: float = 0.90) -> Jackknife:
     """Delete-a-group jackknife with G groups of equal size (here 16).
 

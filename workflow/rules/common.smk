@@ -152,7 +152,7 @@ def page_files(wildcards):
     """What the page of a study is written from."""
     study = STUDIES[wildcards.study]
     direct = PAGE_DIRECT_FILES * study["direct"]
-    compared = PAGE_COMPARED_FILES * bool(study["compare_with"])
+    compared = PAGE_COMPARED_FILES * (wildcards.study in COMPARED)
     return study_files(wildcards, PAGE_FILES + direct + compared)
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import igraph
 import numpy as np
 
-from phasegraph.types import Kind, Node
+from phasegraph.network.metrics import strongest_count
+from phasegraph.types import Backbone, Kind, Node
 
 SPACING = 100.0
 """Distance of neighbouring nodes in a drawing; graph programs draw nodes 10 to 40 wide."""
@@ -37,7 +38,7 @@ def strongest_edges(weights: np.ndarray, mask: np.ndarray, share: float = 0.10) 
     """
     kept = np.zeros(mask.shape, dtype=bool)
     possible = weights[mask]  # [E]
-    count = int(np.ceil(round(share * len(possible), 9)))  # .07 * 100 is a little more than 7 in binary
+    count = strongest_count(share, len(possible))
     strongest_left_out = np.sort(possible)[::-1][count] if count < len(possible) else 0
     kept[mask] = possible > max(strongest_left_out, 0)
     return kept
@@ -97,6 +98,15 @@ def percolation_backbone(weights: np.ndarray, mask: np.ndarray, width: float) ->
         bool [N, N]; nothing if there is no path.
     """
     return mask & (weights >= width) & (weights > 0) & (width > 0)
+
+
+def backbones_of(weights: np.ndarray, mask: np.ndarray, width: float) -> dict[Backbone, np.ndarray]:
+    """Edges of each backbone, bool [N, N], from weights and possible edges [N, N] and the width of the widest path."""
+    return {
+        Backbone.TOP10: strongest_edges(weights, mask),
+        Backbone.DISPARITY: disparity_filter(weights, mask),
+        Backbone.PERCOLATION: percolation_backbone(weights, mask, width),
+    }
 
 
 def positions(nodes: list[Node]) -> np.ndarray:

@@ -5,6 +5,8 @@ PageRank is left out, since it is the layer index (.9), eigenvector centrality, 
 closeness, which is undefined where nothing is reached.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 DENSE = 200
@@ -32,13 +34,36 @@ def harmonic(distances: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.nd
         return near.sum(-1) / mask.sum(1), near.sum(-2) / mask.sum(0)
 
 
-def hubs_and_authorities(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+class Singular(NamedTuple):
+    """First singular vectors and values of B graphs; NaN where all weights are 0."""
+
+    left: np.ndarray
+    """[B, N]."""
+    values: np.ndarray
+    """[B, 2], the first and the second."""
+    right: np.ndarray
+    """[B, N]."""
+
+
+def first_singular(weights: np.ndarray) -> Singular:
+    """Decompose matrices float64 [B, N, N] as far as the scores of this module need it."""
+    size = weights.shape[-1]
+    nothing = np.full(size, np.nan), np.array([np.nan, 1]), np.full(size, np.nan)
+    found = [_decompose(graph) if graph.any() and size > 1 else nothing for graph in weights]
+    return Singular(*(np.array(part) for part in zip(*found, strict=True)))
+
+
+def hubs_and_authorities(
+    weights: np.ndarray, singular: Singular | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Score nodes by their edges to good authorities, and from good hubs.
 
     Parameters
     ----------
     weights
         float64 [B, N, N], >= 0.
+    singular
+        Of `first_singular`, if that is known.
 
     Returns
     -------
@@ -48,21 +73,36 @@ def hubs_and_authorities(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
         [B]: first over second singular value. Below about 1.2 the vectors are hardly defined. All NaN if all weights
         are 0.
     """
-    size = weights.shape[-1]
-    hubs, authorities, ratios = [], [], []
-    for graph in weights:
-        if not graph.any() or size < 2:
-            left, right, values = np.full(size, np.nan), np.full(size, np.nan), np.array([np.nan, 1])
-        else:
-            left, values, right = _first_singular(graph)
-        hubs.append(np.abs(left))
-        authorities.append(np.abs(right))
-        with np.errstate(divide="ignore"):
-            ratios.append(values[0] / values[1])
-    return np.array(hubs), np.array(authorities), np.array(ratios)
+    singular = first_singular(weights) if singular is None else singular
+    with np.errstate(divide="ignore"):
+        ratio = singular.values[:, 0] / singular.values[:, 1]
+    return np.abs(singular.left), np.abs(singular.right), ratio
 
 
-def _first_singular(graph: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def katz(weights: np.ndarray, singular: Singular | None = None) -> np.ndarray:
+    """Sum of the products of weights along all paths from each node, shortened by the first singular value per edge.
+
+    Parameters
+    ----------
+    weights
+        float64 [B, N, N], of directed acyclic graphs.
+    singular
+        Of `first_singular`, if that is known.
+
+    Returns
+    -------
+    ndarray
+        [B, N]: ``(I - W / s)^-1 1 - 1``, with s the first singular value (Katz, Psychometrika 18, 1953; any s will do
+        without cycles, and this one does not depend on the scale). NaN if all weights are 0.
+    """
+    first = (first_singular(weights) if singular is None else singular).values[:, 0]
+    result = np.full(weights.shape[:2], np.nan)
+    for i in np.flatnonzero(np.isfinite(first)):
+        result[i] = np.linalg.solve(np.eye(len(weights[i])) - weights[i] / first[i], np.ones(len(weights[i]))) - 1
+    return result
+
+
+def _decompose(graph: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First left singular vector [N], first two singular values [2], first right singular vector [N]."""
     if len(graph) <= DENSE:
         left, values, right = np.linalg.svd(graph)
@@ -71,27 +111,3 @@ def _first_singular(graph: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
     left, values, right = svds(graph, k=2, v0=np.ones(len(graph)))  # ascending
     return left[:, 1], values[::-1], right[1]
-
-
-def katz(weights: np.ndarray) -> np.ndarray:
-    """Sum of the products of weights along all paths from each node, shortened by the first singular value per edge.
-
-    Parameters
-    ----------
-    weights
-        float64 [B, N, N], of directed acyclic graphs.
-
-    Returns
-    -------
-    ndarray
-        [B, N]: ``(I - W / s)^-1 1 - 1``, with s the first singular value (Katz, Psychometrika 18, 1953; any s will do
-        without cycles, and this one does not depend on the scale). NaN if all weights are 0.
-    """
-    result = []
-    for graph in weights:
-        if not graph.any():
-            result.append(np.full(len(graph), np.nan))
-            continue
-        attenuated = graph / (_first_singular(graph)[1][0] if len(graph) > 1 else 1)
-        result.append(np.linalg.solve(np.eye(len(graph)) - attenuated, np.ones(len(graph))) - 1)
-    return np.array(result).reshape(weights.shape[:2])

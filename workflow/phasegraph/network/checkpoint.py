@@ -8,13 +8,8 @@ import numpy as np
 from phasegraph.errors import PhasegraphError
 from phasegraph.files import atomic
 from phasegraph.network import suite
-from phasegraph.network.backbones import (
-    disparity_filter,
-    percolation_backbone,
-    strongest_edges,
-    write_graphml,
-)
-from phasegraph.network.centrality import harmonic, hubs_and_authorities, katz
+from phasegraph.network.backbones import backbones_of, write_graphml
+from phasegraph.network.centrality import first_singular, harmonic, hubs_and_authorities, katz
 from phasegraph.network.clustering import PLACES, triangles
 from phasegraph.network.distances import half_splits, halves
 from phasegraph.network.flow import widest_path
@@ -97,7 +92,7 @@ def checkpoint(
     inner = {effect: np.where(structure.mask, matrices, 0) for effect, matrices in weights.items()}
     path_effect = [*inner][-1]  # the direct effect where there is one
 
-    metrics, scores = _of_total(weights[Effect.TOTAL], possible, structure)
+    metrics, scores = _of_total(weights[Effect.TOTAL], inner[Effect.TOTAL], possible, structure)
     for effect, matrices in inner.items():
         of_effect = _composed(matrices, structure)
         metrics |= _prefixed(effect, of_effect[0])
@@ -108,8 +103,11 @@ def checkpoint(
     parted = np.maximum(halves(weights[Effect.TOTAL], half_splits(GROUPS, HALVES)), 0)  # [2, HALVES, N, N]; noise < 0
     of_halves = strength_scores(parted.reshape(-1, *possible.shape), possible, structure.classes, structure.components)
     nulls = against_nulls(inner, path_effect, structure, metrics, draws, [seed, step])
-    _, path = widest_path(inner[path_effect][:1], structure.mask, structure.first, structure.last)
-    _write_backbones(files, nodes, inner[path_effect][0], structure, scores | {"community": labels})
+    width, path = widest_path(inner[path_effect][:1], structure.mask, structure.first, structure.last)
+    kept = backbones_of(inner[path_effect][0], structure.mask, width[0])
+    _write_backbones(
+        files, nodes, inner[path_effect][0], kept, scores | {"community": np.where(labels < 0, np.nan, labels)}
+    )
     with atomic(out) as temporary:
         np.savez(
             temporary,
@@ -130,17 +128,17 @@ def _prefixed(effect: Effect, values: Mapping[str, np.ndarray]) -> dict[str, np.
 
 
 def _of_total(
-    weights: np.ndarray, possible: np.ndarray, structure: Structure
+    weights: np.ndarray, inner: np.ndarray, possible: np.ndarray, structure: Structure
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Metrics [17] and scores [17, N] that do not compose edges, of the total effect."""
-    inner = np.where(structure.mask, weights, 0)
+    """Metrics [17] and scores [17, N] that do not compose edges, of all total effects and those between components."""
     metrics = suite.of_weights(inner, structure) | suite.of_strengths(inner, structure)
     searched = suite.of_communities(inner[: len(inner) if len(possible) <= suite.LARGE else 1], structure)
     metrics |= {name: np.append(found, np.full(len(inner) - len(found), np.nan)) for name, found in searched.items()}
     scores = strength_scores(weights, possible, structure.classes, structure.components)
-    hubs, authorities, ratio = hubs_and_authorities(inner)
+    singular = first_singular(inner)
+    hubs, authorities, ratio = hubs_and_authorities(inner, singular)
     metrics["singular_ratio"] = ratio
-    scores |= {"hub.raw": hubs, "authority.raw": authorities, "katz.raw": katz(inner)}
+    scores |= {"hub.raw": hubs, "authority.raw": authorities, "katz.raw": katz(inner, singular)}
     return _prefixed(Effect.TOTAL, metrics), _prefixed(Effect.TOTAL, scores)
 
 
@@ -156,29 +154,26 @@ def _composed(weights: np.ndarray, structure: Structure) -> tuple[dict[str, np.n
         parts.append((path_metrics(trees, through, structure.mask), through, out, into))
     metrics = {name: np.concatenate([part[0][name] for part in parts]) for name in parts[0][0]}
     through, out, into = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))  # [17, N]
-    metrics |= suite.of_triangles(weights, structure) | suite.of_width(weights, structure)
-    metrics |= suite.of_flow(weights, structure)
+    corners = triangles(weights, structure.mask)  # [17, 3, N]
+    metrics |= suite.mean_clustering(corners) | suite.of_width(weights, structure) | suite.of_flow(weights, structure)
     scores = betweenness_scores(through / max(structure.mask.sum(), 1), structure.mask, structure.classes)
     scores |= {"harmonic_out.raw": out, "harmonic_in.raw": into}
-    corners = triangles(weights, structure.mask)  # [17, 3, N]
     return metrics, scores | {f"clustering_{place}.raw": corners[:, i] for i, place in enumerate(PLACES)}
 
 
 def _write_backbones(
-    files: Mapping[str, Path], nodes: list[Node], weights: np.ndarray, structure: Structure, scores: Mapping
+    files: Mapping[Backbone, Path],
+    nodes: list[Node],
+    weights: np.ndarray,
+    kept: Mapping[Backbone, np.ndarray],
+    scores: Mapping[str, np.ndarray],
 ) -> None:
     """Write the backbones of one graph [N, N]."""
-    width = suite.of_width(weights[None], structure)["width"][0]
-    kept = {
-        Backbone.TOP10: strongest_edges(weights, structure.mask),
-        Backbone.DISPARITY: disparity_filter(weights, structure.mask),
-        Backbone.PERCOLATION: percolation_backbone(weights, structure.mask, width),
-    }
     shown = {
         "out_strength": scores[f"{Effect.TOTAL}.out_strength.raw"][0],
         "in_strength": scores[f"{Effect.TOTAL}.in_strength.raw"][0],
         "betweenness": [scores[name][0] for name in scores if name.endswith("betweenness.raw")][-1],
-        "community": np.where(structure.components, scores["community"], np.nan),
+        "community": scores["community"],
     }
     for name, path in files.items():
         with atomic(path) as temporary:

@@ -1,6 +1,5 @@
 """What else is known of all graphs, in tables: null models, communities, further centralities, widest paths."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +13,16 @@ from phasegraph.network.communities import follow
 from phasegraph.network.graph import are_components, read_nodes
 from phasegraph.network.nulls import Comparison
 from phasegraph.network.roles import ROLES
-from phasegraph.network.tables import write_table
+from phasegraph.network.tables import read_network, write_table
 from phasegraph.series.used import used_files
 from phasegraph.types import Effect, Node
 
 Found = dict[str, np.ndarray]
-"""The arrays of one ``network/<step>.npz``."""
+"""The arrays `NEEDED` of one ``network/<step>.npz``."""
+NEEDED = (
+    *("metric_names", "metrics", "score_names", "scores"),
+    *("null_names", "null_columns", "nulls", "communities", "widest_path"),
+)
 
 
 @dataclass(frozen=True)
@@ -74,15 +77,10 @@ def gather_details(network: list[Path], manifest: Path, nodes: Path, outputs: Ou
 
 
 def _read(path: Path, size: int) -> Found:
-    """Read one file of the first sub-command."""
-    try:
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-            found = dict(file)
-        fits = len(found["communities"]) == size and len(found["nulls"]) == len(found["null_names"])
-        fits = fits and found["null_columns"].tolist() == list(Comparison._fields) and "widest_path" in found
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise PhasegraphError(f"{path}: damaged; delete it and run the network stage again") from error
-    if not fits:
+    """Read what is needed of one file of the first sub-command."""
+    found = read_network(path, NEEDED)
+    fits = len(found["communities"]) == size and len(found["nulls"]) == len(found["null_names"])
+    if not fits or found["null_columns"].tolist() != list(Comparison._fields):
         raise PhasegraphError(f"{path}: does not fit nodes.tsv; delete it and run the network stage again")
     return found
 

@@ -28,10 +28,13 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from scipy.stats import rankdata
 
+from phasegraph.jackknife import pseudo_values
 from phasegraph.network.graph import FLOOR
 
 KINDS = ("spearman", "jensen_shannon", "wasserstein")
 """The distances, in the order of the first axis of ``distances.npy`` and ``excess.npy``."""
+ENDINGS = {kind: "" if kind == "spearman" else f"_{kind}" for kind in KINDS}
+"""Kind of distance -> ending of the names of its churn, noise floor and excess churn."""
 SPLITS = 16
 """Number of random splits of the groups over which noise is averaged, in graphs of up to `SPLIT_EDGES` / 16 edges."""
 SPLIT_EDGES = 320_000
@@ -145,11 +148,9 @@ def halves(weights: np.ndarray, splits: np.ndarray) -> np.ndarray:
     ndarray
         float64 [2, K, ...]; of small weights they can be slightly negative.
     """
-    groups = len(weights) - 1
-    pseudo = groups * weights[0] - (groups - 1) * weights[1:]  # [G, ...]
     first = splits / splits.sum(1, keepdims=True)
     second = ~splits / (~splits).sum(1, keepdims=True)
-    return np.tensordot(np.stack([first, second]), pseudo, axes=1)
+    return np.tensordot(np.stack([first, second]), pseudo_values(weights), axes=1)
 
 
 def compare(estimates: np.ndarray, parted: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

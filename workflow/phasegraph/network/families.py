@@ -30,10 +30,10 @@ import polars as pl
 from scipy.special import stdtrit
 
 from phasegraph.errors import PhasegraphError
-from phasegraph.files import atomic
-from phasegraph.jackknife import delete_group
+from phasegraph.jackknife import delete_group, pseudo_values
 from phasegraph.network.distances import half_splits, prepare, split_count
 from phasegraph.network.graph import are_components, between_components, read_edges, read_mask, read_nodes
+from phasegraph.network.tables import write_table
 from phasegraph.series.used import used_files
 from phasegraph.types import GROUPS
 
@@ -90,8 +90,7 @@ def compare_families(edges: list[Path], others: list[Path], manifest: Path, node
     schema = {"step": pl.Int64, "scale": pl.String, "quantity": pl.String}
     schema |= dict.fromkeys(Shares._fields, pl.Float64)
     table = pl.DataFrame(rows, schema=schema, orient="row").with_columns(pl.col(pl.Float64).fill_nan(None))
-    with atomic(out) as temporary:
-        table.write_parquet(temporary)
+    write_table(table, out)
 
 
 def variance_shares(x: np.ndarray, y: np.ndarray) -> Shares:
@@ -117,7 +116,7 @@ def variance_shares(x: np.ndarray, y: np.ndarray) -> Shares:
     """
     noise, noise_of_mean = [], []
     for weights in (x, y):
-        groups = _by_group(weights)  # [G, E]
+        groups = pseudo_values(weights)  # [G, E]
         noise.append(_variance_of_mean(groups).mean(1))  # [G + 1]
         noise_of_mean.append(_variance_of_mean(groups.mean(1)))
     parts = np.array(
@@ -156,7 +155,7 @@ def rank_agreements(x: np.ndarray, y: np.ndarray) -> Shares:
     """
     splits = half_splits(len(x) - 1, split_count(x.shape[1]))
     whole = [_ranks(weights) for weights in (x, y)]  # [G + 1, E] each
-    groups = [_by_group(weights) for weights in (x, y)]
+    groups = [pseudo_values(weights) for weights in (x, y)]
     first = [_halves(of, splits) for of in groups]  # [2, K, E] each, from all groups
     rows = []
     for i, j in _left_out(len(x) - 1):
@@ -200,12 +199,6 @@ def _left_out(groups: int) -> list[tuple[int, int]]:
     """Pairs of replicates: all prompts; each group of the first family left out; each of the second."""
     numbers = range(1, groups + 1)
     return [(0, 0), *((k, 0) for k in numbers), *((0, k) for k in numbers)]
-
-
-def _by_group(weights: np.ndarray) -> np.ndarray:
-    """Each group's own weights, [G + 1, E] -> [G, E], as pseudo-values."""
-    groups = len(weights) - 1
-    return groups * weights[0] - (groups - 1) * weights[1:]
 
 
 def _variance_of_mean(groups: np.ndarray) -> np.ndarray:

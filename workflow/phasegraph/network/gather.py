@@ -1,7 +1,6 @@
 """The fan-in: all checkpoints of a study into tables with intervals."""
 
 import sys
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,12 +20,9 @@ from phasegraph.network.graph import (
 )
 from phasegraph.network.roles import ROLES, SCORE_KINDS, eligible, holder_count
 from phasegraph.network.stability import Key, agreements, reliability, stability_table, with_the_one_before
-from phasegraph.network.tables import metric_table, role_table, write_table
+from phasegraph.network.tables import metric_table, read_network, role_table, write_table
 from phasegraph.series.used import used_files
 from phasegraph.types import GROUPS, Effect, Node
-
-ENDINGS = {kind: "" if kind == "spearman" else f"_{kind}" for kind in distances.KINDS}
-"""Kind of distance -> ending of the names of its churn, noise floor and excess churn."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +102,7 @@ def gather(network: list[Path], edges: list[Path], manifest: Path, nodes: Path, 
     networks = _read_networks(network, len(listed))
     churn, floors, excess = _walk(edges, listed, possible, outputs)
     role_scores = _role_scores(networks.score_names, networks.scores, possible, components)
-    series = {f"{Effect.TOTAL}.churn{ENDINGS[kind]}": values for kind, values in churn.items()}
+    series = {f"{Effect.TOTAL}.churn{distances.ENDINGS[kind]}": values for kind, values in churn.items()}
     series |= _stabilities(role_scores, _half_scores(networks, possible, components), components, outputs.stability)
     names = [*networks.metric_names, *series]
     values = np.concatenate([networks.metrics, *(one[..., None] for one in series.values())], axis=2)  # [S, 17, m]
@@ -121,14 +117,9 @@ def _read_networks(paths: list[Path], size: int) -> _Networks:
     """Read the files of the first sub-command."""
     found, first = [], None
     for path in paths:
-        if not path.is_file():
-            raise PhasegraphError(f"{path}: no such file; run the network stage for this checkpoint first")
-        try:
-            with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-                here = [file[f"{name}_names"].tolist() for name in ("metric", "score", "half")]
-                arrays = [file[name] for name in ("metrics", "scores", "half_scores")]
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-            raise PhasegraphError(f"{path}: damaged; delete it and run the network stage again") from error
+        file = read_network(path, [*_Networks._fields])
+        here = [file[f"{name}_names"].tolist() for name in ("metric", "score", "half")]
+        arrays = [file[name] for name in ("metrics", "scores", "half_scores")]
         first = first or (here, arrays[2].shape)
         fits = arrays[1].shape == (REPLICATES, len(here[1]), size) and arrays[2].shape[2:] == (len(here[2]), size)
         if (here, arrays[2].shape) != first or not fits:
@@ -156,7 +147,7 @@ def _walk(
         Ending of the kind -> noise floor and excess churn, [S], the latter NaN at the first step.
     """
     inner = between_components(mask, are_components(nodes))
-    splits = distances.half_splits(GROUPS)[: distances.split_count(inner.sum())]
+    splits = distances.half_splits(GROUPS, distances.split_count(inner.sum()))
     estimates = np.empty((len(paths), inner.sum()), dtype=np.float32)  # as the files are
     parted = np.empty((len(splits), 2, *estimates.shape), dtype=np.float32)
     churn = {kind: np.full((len(paths), REPLICATES), np.nan) for kind in distances.KINDS}
@@ -178,8 +169,8 @@ def _walk(
     for path, of in ((outputs.distances, 0), (outputs.excess, 1)):
         with atomic(path) as temporary:
             np.save(temporary, np.stack([every[of] for every in found.values()]))
-    floors = {ENDINGS[kind]: every[2] for kind, every in found.items()}
-    excess = {ENDINGS[kind]: np.append(np.nan, every[1].diagonal(1)) for kind, every in found.items()}
+    floors = {distances.ENDINGS[kind]: every[2] for kind, every in found.items()}
+    excess = {distances.ENDINGS[kind]: np.append(np.nan, every[1].diagonal(1)) for kind, every in found.items()}
     return churn, floors, excess
 
 

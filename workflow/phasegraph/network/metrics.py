@@ -60,6 +60,11 @@ def effective_number(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(shared_out, np.exp(-(p * log_p).sum(-1)), np.nan), np.where(shared_out, simpson, np.nan)
 
 
+def strongest_count(share: float, edges: int) -> int:
+    """Count the strongest edges that are such a share of all, rounded up to whole edges."""
+    return int(np.ceil(round(share * edges, 9)))  # .01 * 300 is a little more than 3 in binary
+
+
 def top_share(weights: np.ndarray, share: float) -> np.ndarray:
     """Part of the total weight that the strongest edges carry.
 
@@ -78,7 +83,7 @@ def top_share(weights: np.ndarray, share: float) -> np.ndarray:
     edges = weights.shape[-1]
     if not edges:
         return np.full(weights.shape[:-1], np.nan)
-    k = int(np.ceil(round(share * edges, 9)))  # .01 * 300 is a little more than 3 in binary
+    k = strongest_count(share, edges)
     strongest = np.partition(weights, edges - k, axis=-1)[..., edges - k :]
     with np.errstate(invalid="ignore", divide="ignore"):
         return strongest.sum(-1) / weights.sum(-1)

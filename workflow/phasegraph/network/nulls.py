@@ -157,7 +157,9 @@ def draw(
     ndarray
         float64 [b, N, N]. How many at a time changes weights of the ratio shuffle by less than a millionth, if any.
     """
-    expected = expected_weights(weights, mask) if null == "ratio" and draws else None
+    if not draws:
+        return
+    expected = expected_weights(weights, mask) if null == "ratio" else None
     # An edge at a node of strength 0 has weight 0 in all graphs of these strengths, and takes part in no permutation.
     blocks = Blocks(mask if expected is None else mask & (expected > 0), classes)
     rng = np.random.default_rng([NULLS.index(null), *seed])

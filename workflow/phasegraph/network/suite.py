@@ -111,10 +111,14 @@ def of_strengths(weights: np.ndarray, structure: Structure) -> Metrics:
 
 def of_triangles(weights: np.ndarray, structure: Structure) -> Metrics:
     """Mean clustering of the nodes, by their place in triangles."""
-    values = triangles(weights, structure.mask)  # [B, 3, N]
+    return mean_clustering(triangles(weights, structure.mask))
+
+
+def mean_clustering(values: np.ndarray) -> Metrics:
+    """Means over the nodes of what `phasegraph.network.clustering.triangles` gives, [B, 3, N]."""
     closed = np.isfinite(values[0])  # [3, N], by the mask
     return {
-        f"clustering_{place}": values[:, i, closed[i]].mean(-1) if closed[i].any() else np.full(len(weights), np.nan)
+        f"clustering_{place}": values[:, i, closed[i]].mean(-1) if closed[i].any() else np.full(len(values), np.nan)
         for i, place in enumerate(PLACES)
     }
 

@@ -1,10 +1,13 @@
 """The tables of the fan-in: numbers of all checkpoints with their intervals, one row each."""
 
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from phasegraph.errors import PhasegraphError
 from phasegraph.files import atomic
 from phasegraph.jackknife import delete_group
 from phasegraph.network.graph import are_components
@@ -126,6 +129,23 @@ def role_table(
         )
     table = pl.concat(frames).with_columns(pl.col(pl.Float64).fill_nan(None))
     return table.with_columns(pl.col("rank").cast(pl.Int32)).sort("step", maintain_order=True)
+
+
+def read_network(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Read some arrays of a ``network/<step>.npz`` (see `phasegraph.network.checkpoint.checkpoint`).
+
+    Raises
+    ------
+    PhasegraphError
+        If it is missing, damaged or without one of them.
+    """
+    if not path.is_file():
+        raise PhasegraphError(f"{path}: no such file; run the network stage for this checkpoint first")
+    try:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
+            return {name: file[name] for name in names}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise PhasegraphError(f"{path}: damaged; delete it and run the network stage again") from error
 
 
 def write_table(table: pl.DataFrame, path: Path) -> None:

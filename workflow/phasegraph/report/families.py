@@ -5,6 +5,7 @@ import json
 import polars as pl
 
 from phasegraph.report.study import StudyData
+from phasegraph.report.tables import one_row
 from phasegraph.report.words import MINUS, at_steps, listed, measured, plural
 
 SCALES = {"w": "the edges' weights", "sqrt(w)": "their square roots"}
@@ -58,7 +59,7 @@ def task_differences(own: dict, other: dict) -> list[str]:
 
 
 def _shares_text(table: pl.DataFrame, first: int, last: int) -> str:
-    found = {scale: _row(table, last, scale, "between_families") for scale in SCALES}
+    found = {scale: one_row(table, step=last, scale=scale, quantity="between_families") for scale in SCALES}
     known = {scale: row for scale, row in found.items() if row and row["estimate"] is not None}
     if not known:
         return f"At {at_steps([last])} all weights are equal, so that there is no variance to share out."
@@ -69,7 +70,7 @@ def _shares_text(table: pl.DataFrame, first: int, last: int) -> str:
     )
     if main != "sqrt(w)" and "sqrt(w)" in known:
         text += f" (of their square roots {_percent(known['sqrt(w)'])})"
-    early = _row(table, first, main, "between_families")
+    early = one_row(table, step=first, scale=main, quantity="between_families")
     if first != last and early and early["estimate"] is not None:
         text += f", and {_percent(early)} at step {first:,}"
     return (
@@ -80,7 +81,8 @@ def _shares_text(table: pl.DataFrame, first: int, last: int) -> str:
 
 def _order_text(table: pl.DataFrame, step: int) -> str:
     rows = {
-        name: _row(table, step, "rank", name) for name in ("spearman", "spearman_ceiling", "spearman_disattenuated")
+        name: one_row(table, step=step, scale="rank", quantity=name)
+        for name in ("spearman", "spearman_ceiling", "spearman_disattenuated")
     }
     if any(row is None or row["estimate"] is None for row in rows.values()):
         return ""
@@ -89,12 +91,6 @@ def _order_text(table: pl.DataFrame, step: int) -> str:
         f"The order of the edges agrees with a Spearman's ρ of {between} between the families; two sets of prompts of "
         f"one family would reach {ceiling}, and without the noise of the prompts the families agree to {clean}."
     )
-
-
-def _row(table: pl.DataFrame, step: int, scale: str, quantity: str) -> dict | None:
-    wanted = (pl.col("step") == step) & (pl.col("scale") == scale) & (pl.col("quantity") == quantity)
-    rows = table.filter(wanted)
-    return rows.row(0, named=True) if len(rows) else None
 
 
 def _percent(row: dict) -> str:

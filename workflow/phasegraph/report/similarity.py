@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from phasegraph.network.gather import ENDINGS
+from phasegraph.network.distances import ENDINGS
 from phasegraph.report.study import StudyData
 from phasegraph.report.words import listed, number, plural
 

@@ -6,7 +6,7 @@ import polars as pl
 
 from phasegraph.network.roles import ROLES
 from phasegraph.network.stability import DYNAMIC, STABLE
-from phasegraph.report.tables import Table
+from phasegraph.report.tables import Table, one_row
 from phasegraph.report.words import measured, number, plural
 
 BY = {"block": "by strength against peers", "per_edge": "by strength per possible edge", "raw": "by raw strength"}
@@ -160,10 +160,7 @@ def _score(role: str) -> str:
 
 def _row(stability: pl.DataFrame, role: str, kind: str, quantity: str, lag: int | None = None) -> dict | None:
     """One row of the table, None if there is none."""
-    at = pl.col("lag").is_null() if lag is None else pl.col("lag") == lag
-    wanted = (pl.col("role") == role) & (pl.col("score_kind") == kind) & (pl.col("quantity") == quantity) & at
-    rows = stability.filter(wanted)
-    return rows.row(0, named=True) if len(rows) else None
+    return one_row(stability, role=role, score_kind=kind, quantity=quantity, lag=lag)
 
 
 def _measured(row: dict) -> str:

@@ -125,18 +125,21 @@ class StudyData:
         """Table of behaviour: step, quantity, node (null for the whole model), estimate, low, high."""
         return self._table("behaviour", ("step", "quantity", "node", "estimate", "low", "high"))
 
-    @property
-    def distances(self) -> np.ndarray:
-        """1 - Spearman's rho between the total effects of all checkpoints, float64 [S, S]."""
-        return self.distance("spearman")
-
     def distance(self, kind: str) -> np.ndarray:
         """Distance of one of `phasegraph.network.distances.KINDS` between all checkpoints, float64 [S, S]."""
-        return self._matrices("distances")[KINDS.index(kind)]
+        return self._distances[KINDS.index(kind)]
 
     def excess(self, kind: str) -> np.ndarray:
         """Distance of a kind beyond the noise of the prompts, float64 [S, S]; can be negative."""
-        return self._matrices("excess")[KINDS.index(kind)]
+        return self._excess[KINDS.index(kind)]
+
+    @cached_property
+    def _distances(self) -> np.ndarray:
+        return self._matrices("distances")
+
+    @cached_property
+    def _excess(self) -> np.ndarray:
+        return self._matrices("excess")
 
     @cached_property
     def phases(self) -> dict:

@@ -132,6 +132,12 @@ def concentration_table(study: StudyData, steps: dict[str, int]) -> Table:
     return Table(["", *(f"step {step:,}" for step in steps.values())], rows, note)
 
 
+def one_row(table: pl.DataFrame, **wanted: object) -> dict | None:
+    """Give the first row whose columns have these values (None for null), or None if there is none."""
+    rows = table.filter(pl.all_horizontal(pl.col(name).eq_missing(value) for name, value in wanted.items()))
+    return rows.row(0, named=True) if len(rows) else None
+
+
 def null_table(study: StudyData) -> Table:
     """Set the metrics of the last checkpoint beside those of null graphs."""
     step = int(study.steps[-1])

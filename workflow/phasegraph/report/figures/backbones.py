@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from phasegraph.network.backbones import disparity_filter, percolation_backbone, strongest_edges
+from phasegraph.network.backbones import backbones_of
 from phasegraph.report.blocks import drawn_nodes, membership
 from phasegraph.report.choose import landmarks
 from phasegraph.report.layered import draw_curves, edge_width, frame, places
@@ -44,7 +44,9 @@ def draw(study: StudyData) -> Figure:
     grid = figure.subplots(len(TITLES), len(steps), squeeze=False)
     for column, step in enumerate(steps.values()):
         path = study.widest_paths[step]
-        for row, (backbone, kept) in enumerate(backbones_of(weights[step], study.inner_mask, path["width"]).items()):
+        for row, (backbone, kept) in enumerate(
+            backbones_of(weights[step], study.inner_mask, path["width"] or 0.0).items()
+        ):
             axes = grid[row, column]
             _draw_backbone(axes, study, np.where(kept, weights[step], 0), strongest)
             subtitle = f"{plural(int(kept.sum()), 'edge')}"
@@ -56,15 +58,6 @@ def draw(study: StudyData) -> Figure:
             head_panel(axes, "abc"[row] if column == 0 else "", title, f"step {step:,}: {subtitle}")
     figure.legend(handles=_handles(study, strongest), loc="outside lower center", ncols=4, columnspacing=1.4)
     return figure
-
-
-def backbones_of(weights: np.ndarray, mask: np.ndarray, width: float | None) -> dict[Backbone, np.ndarray]:
-    """Edges of each backbone, bool [N, N], from weights and possible edges [N, N] and the width of the widest path."""
-    return {
-        Backbone.TOP10: strongest_edges(weights, mask),
-        Backbone.DISPARITY: disparity_filter(weights, mask),
-        Backbone.PERCOLATION: percolation_backbone(weights, mask, width or 0.0),
-    }
 
 
 def _draw_backbone(axes: Axes, study: StudyData, weights: np.ndarray, strongest: float) -> None:
