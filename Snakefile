@@ -42,6 +42,7 @@ rule all:
         expand("results/{study}/report.html", study=STUDIES),
         expand("results/{study}/run_config.yaml", study=STUDIES),
         expand("results/{study}/families.parquet", study=COMPARED),
+        expand("results/sets/{set}/seeds.json", set=SETS),
         expand(
             "results/series/{series}/tokenizer/source.json",
             series=[name for name, plan in PLANS.items() if plan.pins],

@@ -1,4 +1,4 @@
-"""The page on networks shows what its simulations found, and those measure a known truth. About 5 seconds."""
+"""The pages show what their simulations found, and those measure a known truth. About 10 seconds."""
 
 import importlib
 import json
@@ -13,15 +13,21 @@ from phasegraph.types import GROUPS
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-simulated, intervals, null_calibration = map(importlib.import_module, ("simulated", "intervals", "null_calibration"))
+simulated, intervals, null_calibration, changes = map(
+    importlib.import_module, ("simulated", "intervals", "null_calibration", "changes")
+)
 
 
-@pytest.mark.parametrize("benchmark", [intervals, null_calibration], ids=lambda module: module.__name__)
-def test_the_page_shows_what_was_simulated(benchmark):
-    page = (ROOT / "docs/network.md").read_text()
+@pytest.mark.parametrize(
+    "benchmark, page",
+    [(intervals, "docs/network.md"), (null_calibration, "docs/network.md")],
+    ids=lambda one: one if isinstance(one, str) else one.__name__,
+)
+def test_the_page_shows_what_was_simulated(benchmark, page):
+    text = (ROOT / page).read_text()
     name = benchmark.__name__
     for table in benchmark.tables(json.loads((ROOT / f"benchmarks/{name}.json").read_text())):
-        assert table in page, f"run python benchmarks/{name}.py --tables and put the tables into docs/network.md"
+        assert table in text, f"run python benchmarks/{name}.py --tables and put the tables into {page}"
 
 
 def test_many_prompts_measure_the_truth():
@@ -85,3 +91,31 @@ def test_uniform_p_has_no_distance():
     assert (found["p05"], found["p01"]) == (0.05, 0.01)
     assert found["distance"] == pytest.approx(0)
     assert null_calibration.summary([(0.02, 0.0)] * 5)["distance"] == pytest.approx(0.98)
+
+
+def test_noise_is_what_it_is_called():
+    """Variance 1, the autocorrelations of the Yule-Walker equations, the correlation between columns: 400 series."""
+    rng = np.random.default_rng(4)
+    for ar, expected in [((), 0), ((0.9,), 0.9), ((0.6, 0.25), 0.6 / (1 - 0.25))]:
+        series = np.array([changes.noise(rng, *ar) for _ in range(400)])  # [400, N, D]
+        assert (series**2).mean() == pytest.approx(1, abs=0.06)
+        assert (series[:, 1:] * series[:, :-1]).mean() == pytest.approx(expected, abs=0.06)
+        assert (series[..., 0] * series[..., 1]).mean() == pytest.approx(changes.CORRELATION, abs=0.06)
+
+
+def test_changes_are_planted_and_judged_where_they_are():
+    steps, places = changes.changes(np.random.default_rng(5), 3)
+    assert np.flatnonzero(np.diff(steps, axis=0).any(1)).tolist() == [place - 1 for place in places]
+    assert [np.abs(steps[place] - steps[place - 1]).sum() for place in places] == [3 * changes.CHANGED] * 2
+    judged = {
+        (50, 100): (True, True),
+        (45, 105): (True, True),
+        (44, 100): (False, True),
+        (50, 75, 100): (False, True),
+        (50,): (False, True),
+        (75,): (False, False),
+        (): (False, False),
+    }
+    for found, (exact, some) in judged.items():
+        assert changes.outcome(list(found), [50, 100]) == {"exact": exact, "any": some}
+    assert [changes.outcome(found, []) for found in ([], [7])] == [{"alarms": False}, {"alarms": True}]

@@ -15,6 +15,7 @@ from phasegraph.jackknife import delete_group
 from phasegraph.model.nodes import describe_graph, nodes_of
 from phasegraph.network import graph, metrics, roles, scores
 from phasegraph.network.__main__ import main
+from phasegraph.network.blocks import block_changes, blocks_of
 from phasegraph.network.paths import shortest_paths, tree_betweenness
 from phasegraph.series.manifest import write_manifest
 from phasegraph.series.table import Audited
@@ -306,7 +307,8 @@ def test_jackknife_passes_a_failed_replicate_on():
 STEPS = (0, 2, 16, 100, 200, 1000)
 TURN = 100
 SPREADER = 12  # L2H2
-OUTPUTS = ("metrics.parquet", "roles.parquet", "stability.parquet", "distances.npy", "excess.npy", "replicates.npz")
+ARRAYS = ("distances.npy", "excess.npy", "replicates.npz", "blocks.npz")
+OUTPUTS = ("metrics.parquet", "roles.parquet", "stability.parquet", *ARRAYS)
 
 
 @pytest.fixture(scope="module")
@@ -453,6 +455,42 @@ def test_distances_and_replicates(gathered):
     assert churn == pytest.approx(1 - spearmanr(before, after).statistic, abs=1e-12)
     edges = np.load(gathered / "edges" / "16.npy")[:, mask].astype(float)
     np.testing.assert_allclose(values[2, :, names.index("total.gini")], metrics.gini(edges))
+
+
+def test_change_by_block(gathered):
+    with np.load(gathered / "blocks.npz") as file:
+        steps, names, values = file["steps"], file["names"].tolist(), file["values"]
+    assert steps.tolist() == list(STEPS) and values.shape == (len(STEPS), 17, len(names))
+    assert np.isnan(values[0]).all() and np.isfinite(values[1:]).all()
+    before, after = (np.load(gathered / "edges" / f"{s}.npy")[5] for s in (2, 16))
+    nodes = components()
+    heads = [[node.index for node in nodes if node.layer == layer and node.kind is Kind.HEAD] for layer in (1, 4)]
+    mlps = [[node.index for node in nodes if node.layer == layer and node.kind is Kind.MLP] for layer in (1, 4)]
+    for name, rows, columns in (
+        ("L1 heads > L4 heads", heads[0], heads[1]),
+        ("L1 heads > L4 MLPs", heads[0], mlps[1]),
+        ("L1 MLPs > L4 MLPs", mlps[0], mlps[1]),
+    ):
+        change = np.log(after[np.ix_(rows, columns)] / before[np.ix_(rows, columns)])
+        assert values[2, 5, names.index(name)] == pytest.approx(np.sqrt((change**2).mean()))
+    assert len(names) == len({(nodes[i].layer, nodes[i].kind, nodes[j].layer, nodes[j].kind)
+                              for i, j in np.argwhere(mask_of(nodes))})  # fmt: skip
+
+
+def test_blocks_of_many_layers_are_bands_of_neighbours():
+    nodes = [Node(-1 + 1, -1, Kind.EMBED)]
+    for layer in range(15):
+        nodes += [Node(len(nodes) + head, layer, Kind.HEAD, head) for head in range(2)]
+        nodes.append(Node(len(nodes), layer, Kind.MLP))
+    mask = mask_of(nodes)
+    mask[0] = False  # edges between components
+    names, block = blocks_of(nodes, mask)
+    assert len(block) == mask.sum() and sorted(set(block.tolist())) == list(range(len(names)))
+    assert len(names) == 4 * 6 * 7 / 2  # of 6 bands, each with each later one and, over more than one layer, itself
+    edges = np.argwhere(mask)
+    between = {(nodes[i].layer, nodes[j].layer) for i, j in edges[block == names.index("L0-2 MLPs > L3-5 heads")]}
+    assert between == {(i, j) for i in range(3) for j in range(3, 6)}
+    assert block_changes(np.zeros(len(block)), block + 1.0, block) == pytest.approx(np.arange(len(names)) + 1.0)
 
 
 def test_stability_table(gathered):

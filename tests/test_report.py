@@ -16,11 +16,10 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from figure_texts import check_texts
 from matplotlib.collections import FillBetweenPolyCollection, PathCollection, QuadMesh
 from matplotlib.legend import Legend
-from matplotlib.text import Text
+from planted_phases import COUNT, TWO, boundary, planted_phases
 from scipy.stats import kendalltau
 
 from phasegraph.errors import PhasegraphError
@@ -32,7 +31,9 @@ from phasegraph.network.families import compare_families
 from phasegraph.network.gather import Outputs, gather
 from phasegraph.network.stability import SCHEMA
 from phasegraph.network.tails import fit_tails
-from phasegraph.phases.study import Settings, run_study
+from phasegraph.phases.settings import Settings
+from phasegraph.phases.study import run_study
+from phasegraph.phases.tables import Files
 from phasegraph.report import (
     audit,
     beyond,
@@ -70,7 +71,7 @@ from phasegraph.series.manifest import write_audit, write_manifest
 from phasegraph.series.table import Audited, Flag
 from phasegraph.types import GROUPS, Effect, Kind
 
-LAYERS, HEADS, COUNT = 3, 3, 40
+LAYERS, HEADS = 3, 3
 DRAWS = 39
 """Null graphs of every checkpoint."""
 
@@ -138,14 +139,15 @@ def make_study(folder, *, count, direct=True, heads=HEADS, learns=True, ends=Fal
     write_audit(manifest.with_name("audit.json"), audited)
     network, edges = ([study / path.format(step) for step in steps] for path in ("network/{}.npz", "edges/{}.npy"))
     lists = study / "nodes.tsv", study / "mask.npy"
-    names = ("metrics.parquet", "roles.parquet", "distances.npy", "replicates.npz", "excess.npy", "stability.parquet")
-    gather(network, edges, manifest, *lists, Outputs(*(study / name for name in names)))
+    names = ("metrics.parquet", "roles.parquet", "distances.npy", "replicates.npz", "blocks.npz", "excess.npy")
+    gather(network, edges, manifest, *lists, Outputs(*(study / name for name in (*names, "stability.parquet"))))
     names = ("nulls.parquet", "communities.parquet", "centralities.parquet", "widest_paths.parquet")
     details.gather_details(network, manifest, lists[0], details.Outputs(*(study / name for name in names)))
     fit_tails(edges, manifest, *lists, study / "tails.parquet")
     compare_families(edges[::2], [others / path.name for path in edges], manifest, *lists, study / "families.parquet")
-    run_study(study / "metrics.parquet", study / "behaviour.parquet", manifest, study / "phases.json",
-              Settings(alpha=0.05, bootstraps=99))  # fmt: skip
+    names = ("metrics.parquet", "replicates.npz", "blocks.npz", "behaviour.parquet")
+    read = Files(*(study / name for name in names), manifest)
+    run_study(read, study / "phases.json", Settings(alpha=0.05, bootstraps=99))
     return StudyData(study, manifest)
 
 
@@ -172,49 +174,6 @@ def answer_rows(rng, step, nodes, progress):
         around = delete_group(leave_one_out(value + rng.normal(0, 0.02, GROUPS)))
         bounds = map(float, (around.estimate, around.low, around.high))
         yield step, "answer_logit_difference_total", node.name, *bounds
-
-
-def boundary(step, low, high, p_value=0.004, kind="gradual"):
-    return {"step": step, "index": step // 4, "p_value": p_value, "interval_steps": [low, high], "kind": kind}
-
-
-def planted_phases(a=(), b=(), transition=(60, 80, 100), p_a=0.3, p_b=0.2, near=(), n=COUNT, limit=3):
-    """Contents of phases.json with these boundaries of test A and test B."""
-    dated = transition and dict(zip(("start", "half", "end"), transition, strict=True))
-    return {
-        "settings": {"alpha": 0.01, "max_changes": limit, "min_size": 5, "near_checkpoints": 5},
-        "checkpoints": {"n": n, "first": 0, "last": 4 * (n - 1), "dropped": []},
-        "columns": {"used": ["churn"], "dropped": {"gini": "redundant: with churn"}},
-        "test_a": {"boundaries": list(a), "p_values": [x["p_value"] for x in a] or [p_a], "search": [], "ar": 0.1},
-        "test_b": {"boundaries": list(b), "p_values": [x["p_value"] for x in b] or [p_b], "search": [], "ar": 0.1},
-        "smooth_drift_suffices": not b,
-        "sensitivity": [
-            {"max_changes": 5, "min_size": 5, "test_a": {"changes": 4, "steps": [8, 9, 10, 11]}, "test_b": None}
-        ],
-        "segments": [
-            {"start_step": 0, "end_step": 4 * (n - 1), "label": "refinement", "relative_slope": 0.1,
-             "relative_change": None, "relative_churn": 1.5}
-        ],
-        "behaviour": {
-            "transition": dated and dated | {"plateau": 3.9, "final": 0.2},
-            "boundaries": {"loss_second": [boundary(64, 60, 72)], "prefix_matching": []},
-            "agreement": {
-                "boundaries_at_transition": list(near) if transition else None,
-                "matches": {
-                    "loss_second": {"matches": 1 if a else None, "p_value": 0.05, "p_bonferroni": 0.1},
-                    "prefix_matching": {"matches": None, "p_value": None, "p_bonferroni": None},
-                },
-            },
-        },
-        "sentences": [],
-    }  # fmt: skip
-
-
-TWO = planted_phases(
-    a=[boundary(24, 24, 28, 0.001, "abrupt"), boundary(76, 60, 92)],
-    b=[boundary(24, 24, 24, 0.002, "abrupt")],
-    near=[76],
-)
 
 
 @pytest.fixture(scope="session")
@@ -287,35 +246,6 @@ def labelled(axes, label):
 # --- every figure --------------------------------------------------------------------------------------------------
 
 
-def written(figure):
-    """Every visible text with the box that it takes, in pixels."""
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    hidden = set()
-    for axes in figure.findobj(Axes):
-        for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-            hidden |= set() if axes.axison else {axis.label}
-            for tick in (*axis.majorTicks, *axis.minorTicks):
-                if not (axes.axison and min(limits) <= tick.get_loc() <= max(limits)):
-                    hidden |= {tick.label1, tick.label2}
-    for text in figure.findobj(Text):
-        if text.get_text().strip() and text.get_visible() and text not in hidden:
-            yield text, text.get_window_extent(renderer)
-
-
-def check_texts(figure):
-    """No text is too small, leaves the figure or touches another one."""
-    with mpl.rc_context(style.THEME):
-        figure.draw_without_rendering()
-        texts_boxes = list(written(figure))
-    width, height = figure.bbox.size
-    for text, box in texts_boxes:
-        assert text.get_fontsize() >= 8, text
-        assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1, (text, box)
-    for (one, a), (other, b) in itertools.combinations(texts_boxes, 2):
-        overlap = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-        assert min(overlap) <= 1.5, (one, other, overlap)
-
-
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_text_is_small_cut_or_overlaps(drawn, name):
     check_texts(drawn[name])
@@ -329,6 +259,8 @@ def test_studies_with_gaps_are_drawn_as_well(studies, name, which):
 
 UNITS = {
     "behaviour": {"cross-entropy (nats)", "share", "(1 − Spearman's ρ)\nper unit moved", "Gini", "training step"},
+    "evidence": {"gain", "training step"},
+    "recurrence": {"group left out", "training step"},
     "similarity": {"1 − Spearman's ρ", "training step", *similarity_figure.LABELS.values()},
     "metrics": {"weight", "Gini", "edges", "Q", "correlation", "intensity", "1 − Spearman's ρ", "training step"},
     "nulls": {"training step", "z: distance from the mean of the null graphs"},
@@ -351,6 +283,20 @@ def test_axes_have_units(drawn, name):
 
 LEGENDS = {
     "behaviour": {"second copy", "accuracy", "churn", "noise floor", "√w", "abrupt boundary", "gradual boundary"},
+    "evidence": {
+        "gain, accepted (p ≤ 0.01)",
+        "gain, not accepted: the search ends",
+        "bootstrap quantiles 95–99 %",
+        "abrupt boundary",
+        "transition of behaviour",
+    },
+    "recurrence": {
+        "Test A: the boundary comes back",
+        "Test B: the boundary comes back",
+        "a boundary elsewhere",
+        "gradual boundary",
+        "90 % interval of its place",
+    },
     "similarity": {
         "the last",
         "the same, beyond noise",
@@ -425,6 +371,7 @@ def test_only_empty_panels_are_called_undefined(drawn, studies):
     [
         ([4 * i for i in range(143)], "linear", [0, 200, 400]),
         ([0, *(2**i for i in range(10)), 1000, 2000], "symlog", [0, 1, 10, 100, 1000]),
+        ([0, *(2**i for i in range(18)), 143000], "symlog", [0, 1, 100, 10000]),
     ],
 )
 def test_step_axis_is_logarithmic_where_checkpoints_are(steps, scale, ticks):
@@ -435,6 +382,8 @@ def test_step_axis_is_logarithmic_where_checkpoints_are(steps, scale, ticks):
     low, high = axes.get_xlim()
     assert axes.get_xscale() == scale and low <= steps[0] and high >= steps[-1]
     assert [tick for tick in axes.get_xticks() if low <= tick <= high] == ticks
+    places = (axes.transScale + axes.transLimits).transform([(steps[0], 0), (steps[-1], 0)])[:, 0]
+    assert 0 < places[0] < 0.04 and 0.96 < places[1] < 1  # the checkpoints fill the axis
     check_texts(figure)
 
 
@@ -573,6 +522,17 @@ def test_triangles_are_the_distances(study, drawn):
     assert scales[:2] == scales[2:4] == [np.quantile(matrix, 0.98) for matrix in raw[:2]]
     strip = panel(drawn["similarity"], "Distance of a checkpoint from …")
     np.testing.assert_array_equal(labelled(strip, "the last").get_ydata(), raw[0][-1, :-1])
+
+
+def test_segments_have_their_letters_on_the_diagonal(study, drawn):
+    for axes in drawn["similarity"].axes[:3]:
+        letters = [(text.get_text(), text.get_position()) for text in axes.texts if text.get_text() in "ERCD"]
+        assert [letter for letter, _ in letters] == ["E", "R", "E"]
+        edges = style.cell_edges(study.steps)
+        for (_, (x, y)), segment in zip(letters, TWO["segments"], strict=True):
+            middle = (segment["start_step"] + segment["end_step"]) / 2
+            assert x == pytest.approx((middle - edges[0]) / (edges[-1] - edges[0]))
+            assert y == pytest.approx(1 - x)
 
 
 @pytest.mark.parametrize("kind", ["spearman", "jensen_shannon", "wasserstein"])

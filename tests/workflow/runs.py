@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PARTS = ["Snakefile", "config.yaml", "config", "profiles", "envs", "workflow"]
-FIGURES = 10
+FIGURES = 12
 """Of a study that is not compared with one of other prompts, which has one more."""
 FAN_IN = Counter(
     record_shard=1,

@@ -17,6 +17,9 @@ MEASURED = ("task", "intervention", "measure", "nodes", "qkv", "by_position", "c
 ALIKE = ("series", "intervention", "measure", "nodes", "direct", "dtype")
 """Keys that studies must share to be compared: prompts alone may differ."""
 
+SET_ALIKE = (*MEASURED, "direct", "phases")
+"""Keys that the studies of a set must share: what they measure and how they are tested."""
+
 
 def plans(config: dict, results: str = "results") -> dict[str, Plan]:
     """Spell out every series.
@@ -95,6 +98,53 @@ def _check_comparison(name: str, studies: dict, steps: dict[str, list[int]]) -> 
         raise PhasegraphError(f"{key}: {other} looks at no step that {name} looks at; let their steps overlap")
 
 
+def sets_of_studies(config: dict) -> dict[str, str]:
+    """Spell out which studies belong to a set, the same training from several seeds.
+
+    Returns
+    -------
+    dict of str to str
+        Study -> its set; studies of no set are not there.
+
+    Raises
+    ------
+    PhasegraphError
+        If a set has a study's name, or its studies do not exist, belong to another set, share a series, or differ in
+        what they measure or how they are tested.
+    """
+    found, studies = {}, config["studies"]
+    for name, members in config.get("sets", {}).items():
+        key = f"sets.{name}"
+        if name in studies:
+            raise PhasegraphError(f"{key}: there is a study {name}; give the set another name")
+        for member in members:
+            if member not in studies:
+                raise PhasegraphError(f"{key}: there is no study {member!r}; there is {', '.join(studies)}")
+            if member in found:
+                raise PhasegraphError(f"{key}: {member} belongs to the set {found[member]} too; leave it out of one")
+            found[member] = name
+        _check_alike(key, members, studies)
+    return found
+
+
+def _check_alike(key: str, members: list[str], studies: dict) -> None:
+    first, taken = members[0], {}
+    for member in members:
+        series = studies[member]["series"]
+        if series in taken:
+            raise PhasegraphError(
+                f"{key}: {taken[series]} and {member} are of one series, {series}; take one study of each series"
+            )
+        taken[series] = member
+        for setting in SET_ALIKE:
+            if studies[member][setting] != studies[first][setting]:
+                ours, theirs = json.dumps(studies[member][setting]), json.dumps(studies[first][setting])
+                raise PhasegraphError(
+                    f"{key}: {first} has {setting}: {theirs} and {member} has {setting}: {ours}; let nothing but "
+                    "their series differ"
+                )
+
+
 def flagged(series: dict) -> str:
     """Say what becomes of flagged checkpoints, as a value of the command line."""
     wanted = series["flagged"]
@@ -106,16 +156,25 @@ def training_threads(series: dict) -> int:
     return recipe_of(series).threads
 
 
+def training_seed(series: dict) -> int | None:
+    """Give the seed of the embedded training; None of a series that was trained elsewhere."""
+    return recipe_of(series).seed if series["source"] == "train" else None
+
+
 def part_of(config: dict, study: str) -> str:
     """Give the part of the configuration that a study depends on, as one canonical JSON string.
 
-    It is a configuration itself, so studies with which it is compared belong to it.
+    It is a configuration itself, so studies with which it is compared, and those of its set, belong to it.
     """
-    series, studies = config["studies"][study]["series"], {}
-    while study is not None and study not in studies:
-        studies[study] = config["studies"][study]
-        study = studies[study]["compare_with"]
-    return json.dumps({"series": {series: config["series"][series]}, "studies": studies}, sort_keys=True)
+    sets = {name: members for name, members in config.get("sets", {}).items() if study in members}
+    studies, todo = {}, [study, *(member for members in sets.values() for member in members)]
+    while todo:
+        name = todo.pop()
+        if name is not None and name not in studies:
+            studies[name] = config["studies"][name]
+            todo.append(studies[name]["compare_with"])
+    series = {study["series"]: config["series"][study["series"]] for study in studies.values()}
+    return json.dumps({"series": series, "studies": studies} | ({"sets": sets} if sets else {}), sort_keys=True)
 
 
 def measurement(study: dict) -> str:

@@ -16,8 +16,10 @@ from phasegraph.config import (
     part_of,
     plans,
     recipe,
+    sets_of_studies,
     steps_of_studies,
     store_of,
+    training_seed,
     training_threads,
 )
 from phasegraph.errors import PhasegraphError
@@ -27,6 +29,7 @@ from phasegraph.report.catalogue import (
     PAGE_COMPARED_FILES,
     PAGE_DIRECT_FILES,
     PAGE_FILES,
+    PAGE_SET_FILES,
     figures_of,
 )
 from phasegraph.reruns import code_digest, code_of
@@ -39,9 +42,11 @@ shell.prefix(
 
 SERIES = config["series"]
 STUDIES = config["studies"]
+SETS = config["sets"]
 try:
     PLANS = plans(config)
     STUDY_STEPS = steps_of_studies(config, PLANS)
+    SET_OF = sets_of_studies(config)
 except PhasegraphError as error:
     raise WorkflowError(f"The configuration cannot be used: {error}") from None
 STEPS = {name: plan.steps for name, plan in PLANS.items()}
@@ -61,6 +66,7 @@ NETWORK_CODE = code_digest("phasegraph.network.checkpoint")[:12]
 wildcard_constraints:
     series=alternatives(list(SERIES)),
     study=alternatives(list(STUDIES)),
+    set=alternatives(list(SETS)),
     step=r"\d+",
     figure=alternatives(list(FIGURES)),
 
@@ -142,10 +148,10 @@ def figure_code(wildcards):
 def figure_files(wildcards):
     """What a figure is drawn from."""
     figure = FIGURES[wildcards.figure]
-    return study_files(
-        wildcards,
-        figure.files + figure.direct_files * STUDIES[wildcards.study]["direct"],
-    )
+    direct = figure.direct_files * STUDIES[wildcards.study]["direct"]
+    return study_files(wildcards, figure.files + direct) | {
+        "seeds": set_files(wildcards, figure.set_files)
+    }
 
 
 def page_files(wildcards):
@@ -153,7 +159,9 @@ def page_files(wildcards):
     study = STUDIES[wildcards.study]
     direct = PAGE_DIRECT_FILES * study["direct"]
     compared = PAGE_COMPARED_FILES * (wildcards.study in COMPARED)
-    return study_files(wildcards, PAGE_FILES + direct + compared)
+    return study_files(wildcards, PAGE_FILES + direct + compared) | {
+        "seeds": set_files(wildcards, PAGE_SET_FILES)
+    }
 
 
 def page_figures(wildcards):
@@ -177,6 +185,17 @@ def study_files(wildcards, names):
     return {"files": files, "manifest": manifest_of(wildcards)}
 
 
+def set_files(wildcards, names):
+    """Spell out names of the report's catalogue: files of the set that a study is a member of, none of others."""
+    member = wildcards.study in SET_OF
+    return [f"results/sets/{SET_OF[wildcards.study]}/{name}" for name in names * member]
+
+
+def seeds_option(wildcards, input):
+    """What the report is told of a study's set, as an option of the command line."""
+    return f"--seeds {input.seeds}" if input.seeds else ""
+
+
 def every_step(pattern):
     """Make an input function: the pattern for every step that the study looks at."""
 
@@ -197,6 +216,22 @@ def compared_edges(wildcards):
         key: [f"results/{name}/edges/{step}.npy" for step in steps]
         for key, name in zip(("edges", "others"), names)
     }
+
+
+def phases_of_set(wildcards):
+    """What was found in each study of a set."""
+    return [f"results/{study}/phases.json" for study in SETS[wildcards.set]]
+
+
+def members_of(wildcards):
+    """The studies of a set with their series and their seeds, as options of the command line."""
+    members = SETS[wildcards.set]
+    series = [STUDIES[study]["series"] for study in members]
+    seeds = [training_seed(SERIES[name]) for name in series]
+    return (
+        f"--names {' '.join(members)} --series {' '.join(series)}"
+        f" --seeds {' '.join('none' if seed is None else str(seed) for seed in seeds)}"
+    )
 
 
 def manifest_of(wildcards):

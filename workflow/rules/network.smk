@@ -3,7 +3,7 @@
 Inputs: series.tsv; in results/<study>/: edges/<step>.{npy, direct.npy, more.npz}, nodes.tsv, mask.npy.
 Outputs, in results/<study>/: network/<step>.npz, shards/<first>.sha256, metrics.parquet, roles.parquet, stability.parquet,
 nulls.parquet, communities.parquet, centralities.parquet, widest_paths.parquet, distances.npy, excess.npy, replicates.npz,
-tails.parquet, backbones/<step>.<backbone>.graphml;
+blocks.npz, tails.parquet, backbones/<step>.<backbone>.graphml;
 families.parquet in a study that is compared with one of other prompts.
 """
 
@@ -87,6 +87,7 @@ rule gather_network:
         distances="results/{study}/distances.npy",
         excess="results/{study}/excess.npy",
         replicates="results/{study}/replicates.npz",
+        blocks="results/{study}/blocks.npz",
     log:
         "logs/gather_network/{study}.log",
     group:
@@ -102,7 +103,7 @@ rule gather_network:
         "python -m phasegraph.warm phasegraph.network gather --network {input.network} --edges {input.edges}"
         " --manifest {input.manifest} --nodes {input.nodes} --mask {input.mask} --metrics {output.metrics} --roles {output.roles}"
         " --stability {output.stability} --distances {output.distances} --excess {output.excess}"
-        " --replicates {output.replicates} > {log} 2>&1"
+        " --replicates {output.replicates} --blocks {output.blocks} > {log} 2>&1"
 
 
 rule gather_details:

@@ -1,6 +1,6 @@
 """Stage report: the figures, the page that says in words what was found, and the configuration that led to it.
 
-Inputs: everything in results/<study>/, results/series/<series>/series.tsv.
+Inputs: everything in results/<study>/, results/series/<series>/series.tsv, results/sets/<set>/seeds.json.
 Outputs, in results/<study>/: figures/<figure>.svg and .png, report.html, run_config.yaml.
 """
 
@@ -21,17 +21,19 @@ rule draw_figure:
     log:
         "logs/draw_figure/{study}/{figure}.log",
     group:
-        "study"
+        page_group
     conda:
         "../../envs/phasegraph.yaml"
     resources:
         mem_mb=grown(1500),
         runtime=5,
+    params:
+        seeds=seeds_option,
     message:
         "Drawing {wildcards.figure} of {wildcards.study}"
     shell:
         "python -m phasegraph.warm phasegraph.report figure {wildcards.figure} --study results/{wildcards.study}"
-        " --manifest {input.manifest} --svg {output.svg} --png {output.png} > {log} 2>&1"
+        " --manifest {input.manifest} {params.seeds} --svg {output.svg} --png {output.png} > {log} 2>&1"
 
 
 rule write_config:
@@ -67,14 +69,17 @@ rule write_report:
     log:
         "logs/write_report/{study}.log",
     group:
-        "study"
+        page_group
     conda:
         "../../envs/phasegraph.yaml"
     resources:
         mem_mb=grown(1500),
         runtime=5,
+    params:
+        seeds=seeds_option,
     message:
         "Writing the report of {wildcards.study}"
     shell:
         "python -m phasegraph.warm phasegraph.report page --study results/{wildcards.study}"
-        " --manifest {input.manifest} --config {input.config} --figures {input.figures} --out {output} > {log} 2>&1"
+        " --manifest {input.manifest} {params.seeds} --config {input.config}"
+        " --figures {input.figures} --out {output} > {log} 2>&1"

@@ -59,6 +59,15 @@ def shards_of(wildcards):
     ]
 
 
+def page_group(wildcards):
+    """Which job of a cluster the figures and the page of a study belong to.
+
+    That of all that follows for the study; but those of a set wait for what was found in its other studies, and a group
+    must not wait for itself.
+    """
+    return "page" if wildcards.study in SET_OF else "study"
+
+
 def edges_memory(wildcards, attempt):
     """MiB of a measurement."""
     study = STUDIES[wildcards.study]

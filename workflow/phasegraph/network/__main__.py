@@ -27,7 +27,7 @@ def main() -> None:
     every.add_argument("--network", type=Path, nargs="+", required=True, help="network/<step>.npz of all checkpoints")
     every.add_argument("--edges", type=Path, nargs="+", required=True, help="edges/<step>.npy of the same checkpoints")
     tables, arrays = ("metrics", "roles", "stability"), ("distances", "excess")
-    for name in (*tables, *arrays, "replicates"):
+    for name in (*tables, *arrays, "replicates", "blocks"):
         ending = "parquet" if name in tables else "npy" if name in arrays else "npz"
         every.add_argument(f"--{name}", type=Path, required=True, help=f"{name}.{ending} to write")
     every.add_argument("--manifest", type=Path, required=True, help="series.tsv, which says what is left out")
@@ -79,7 +79,7 @@ def main() -> None:
     else:
         from phasegraph.network.gather import Outputs, gather
 
-        names = ("metrics", "roles", "distances", "replicates", "excess", "stability")
+        names = ("metrics", "roles", "distances", "replicates", "blocks", "excess", "stability")
         outputs = Outputs(**{name: getattr(arguments, name) for name in names})
         gather(arguments.network, arguments.edges, arguments.manifest, arguments.nodes, arguments.mask, outputs)
 

@@ -10,6 +10,7 @@ import numpy as np
 from phasegraph.errors import PhasegraphError
 from phasegraph.files import atomic
 from phasegraph.network import distances
+from phasegraph.network.blocks import block_changes, blocks_of, log_weights
 from phasegraph.network.graph import (
     REPLICATES,
     are_components,
@@ -39,6 +40,9 @@ class Outputs:
     `phasegraph.network.distances.KINDS`."""
     replicates: Path
     """npz: ``steps`` int64 [S], ``names`` [m] (``<effect>.<metric>``), ``values`` float64 [S, 17, m]."""
+    blocks: Path
+    """npz: ``steps`` int64 [S], ``names`` [B], ``values`` float64 [S, 17, B]: root mean square change of the logarithms
+    of each block's weights (`phasegraph.network.blocks`) from the checkpoint before, NaN at the first."""
     excess: Path
     """npy, float64 [3, S, S]: the distances beyond the noise of the prompts."""
     stability: Path
@@ -100,7 +104,7 @@ def gather(network: list[Path], edges: list[Path], manifest: Path, nodes: Path, 
     listed = read_nodes(nodes)
     possible, components = read_mask(mask, len(listed)), are_components(listed)
     networks = _read_networks(network, len(listed))
-    churn, floors, excess = _walk(edges, listed, possible, outputs)
+    churn, floors, excess = _walk(edges, steps, listed, possible, outputs)
     role_scores = _role_scores(networks.score_names, networks.scores, possible, components)
     series = {f"{Effect.TOTAL}.churn{distances.ENDINGS[kind]}": values for kind, values in churn.items()}
     series |= _stabilities(role_scores, _half_scores(networks, possible, components), components, outputs.stability)
@@ -133,9 +137,9 @@ def _read_networks(paths: list[Path], size: int) -> _Networks:
 
 
 def _walk(
-    paths: list[Path], nodes: list[Node], mask: np.ndarray, outputs: Outputs
+    paths: list[Path], steps: list[int], nodes: list[Node], mask: np.ndarray, outputs: Outputs
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Write the distances of all pairs of checkpoints, and give what is to be known of neighbours.
+    """Write the distances of all pairs of checkpoints and the change by block, and give the rest about neighbours.
 
     Only the estimates and the halves of all checkpoints are held: of the large models all replicates would not fit.
 
@@ -151,6 +155,8 @@ def _walk(
     estimates = np.empty((len(paths), inner.sum()), dtype=np.float32)  # as the files are
     parted = np.empty((len(splits), 2, *estimates.shape), dtype=np.float32)
     churn = {kind: np.full((len(paths), REPLICATES), np.nan) for kind in distances.KINDS}
+    blocks, block = blocks_of(nodes, inner)
+    changes = np.full((len(paths), REPLICATES, len(blocks)), np.nan)
     before = {}
     for i, path in enumerate(paths):
         weights = read_edges(path, mask, nodes)[:, inner]  # [17, E]
@@ -160,8 +166,14 @@ def _walk(
             if i:
                 churn[kind][i] = distances.distance(before[kind], prepared, kind)
             before[kind] = prepared
+        logs = log_weights(weights)
+        if i:
+            changes[i] = block_changes(before["logs"], logs, block)
+        before["logs"] = logs
         if 10 * (i + 1) // len(paths) > 10 * i // len(paths):
             _tell(f"{i + 1} of {len(paths)} checkpoints read")
+    with atomic(outputs.blocks) as temporary:
+        np.savez(temporary, steps=np.array(steps, dtype=np.int64), names=np.array(blocks), values=changes)
     found = {}
     for kind in distances.KINDS:
         found[kind] = distances.compare(estimates, parted, kind)

@@ -4,7 +4,9 @@ import argparse
 from pathlib import Path
 
 from phasegraph.errors import user_errors
-from phasegraph.phases.study import Settings, run_study
+from phasegraph.phases.settings import Settings
+from phasegraph.phases.study import run_study
+from phasegraph.phases.tables import Files
 
 
 def main() -> None:
@@ -12,6 +14,8 @@ def main() -> None:
     defaults = Settings()
     parser = argparse.ArgumentParser(prog="python -m phasegraph.phases", description=__doc__)
     parser.add_argument("--metrics", type=Path, required=True, help="metrics.parquet of the network stage")
+    parser.add_argument("--replicates", type=Path, required=True, help="replicates.npz of the network stage")
+    parser.add_argument("--blocks", type=Path, required=True, help="blocks.npz of the network stage")
     parser.add_argument("--behaviour", type=Path, required=True, help="behaviour.parquet of the tasks stage")
     parser.add_argument("--manifest", type=Path, required=True, help="series.tsv")
     parser.add_argument("--out", type=Path, required=True, help="phases.json to write")
@@ -22,7 +26,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=defaults.seed, help="of all random draws")
     given = parser.parse_args()
     settings = Settings(given.alpha, given.bootstraps, given.min_size, given.max_changes, given.seed)
-    found = run_study(given.metrics, given.behaviour, given.manifest, given.out, settings)
+    files = Files(given.metrics, given.replicates, given.blocks, given.behaviour, given.manifest)
+    found = run_study(files, given.out, settings)
     print("\n".join(found["sentences"]))
 
 

@@ -116,11 +116,35 @@ def rates(
             dropped[name] = f"redundant: its rate correlates with that of {twin} above {REDUNDANT}"
         else:
             kept[name] = rate
+    if not changes:
+        raise PhasegraphError("no edge between components is possible; there is nothing to test")
     if not kept:
         raise PhasegraphError(
             f"all of {', '.join(changes)} are constant over the checkpoints; there is nothing to test"
         )
     return Rates(np.asarray(steps)[1:], np.column_stack(list(kept.values())), tuple(kept), dropped)
+
+
+def block_rates(
+    steps: np.ndarray, arc_length: np.ndarray, blocks: Mapping[str, np.ndarray], replicate: int = 0, min_size: int = 5
+) -> Rates:
+    """Speeds of the blocks: the series on which a study is tested.
+
+    Parameters
+    ----------
+    steps, arc_length, min_size
+        As for `rates`.
+    blocks
+        Block -> change from the checkpoint before, [r, N]; the first checkpoint's is ignored.
+    replicate
+        Which of the r series is taken.
+
+    Notes
+    -----
+    Chosen on the first five of ten trainings, among these, rates of metrics, principal components of the blocks' rates,
+    and the signed velocities of the edges' own components (docs/phases.md).
+    """
+    return rates(steps, arc_length, {}, {name: changes[replicate] for name, changes in blocks.items()}, min_size)
 
 
 def _displacement(steps: np.ndarray, arc_length: np.ndarray, min_size: int) -> np.ndarray:

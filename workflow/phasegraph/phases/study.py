@@ -1,51 +1,43 @@
 """A study's phases, from its tables to ``phases.json``.
 
-Two tests are run on the same rates. Test A asks for regimes against autocorrelated noise around a level; test B asks
-for jumps against autocorrelated noise around a smooth trend along the arc length in weight space. Segmenting a smooth
-process also gives regimes, so only B speaks for phases.
+Two tests are run on the same rates, the speeds of the blocks. Test A asks for regimes against autocorrelated noise
+around a level; test B asks for jumps against autocorrelated noise around a smooth trend along the arc length in weight
+space. Segmenting a smooth process also gives regimes, so only B speaks for phases.
 """
 
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from phasegraph.errors import PhasegraphError
 from phasegraph.files import atomic
 from phasegraph.phases.behaviour import NEAR, circular_shift_p, near_transition, transition
-from phasegraph.phases.labels import label_segments
-from phasegraph.phases.rates import Rates, rates
+from phasegraph.phases.labels import Segment, label_segments
+from phasegraph.phases.leads import lead_lag, least_checkpoints
+from phasegraph.phases.others import others
+from phasegraph.phases.rates import Rates, block_rates, rates
+from phasegraph.phases.recurrence import boundaries_by_group, label_shares, recurrence
 from phasegraph.phases.sentences import sentences
-from phasegraph.phases.tables import LOSS, Tables, read_tables
+from phasegraph.phases.settings import NULLS_OF, Settings, fewer_bootstraps
+from phasegraph.phases.tables import LOSS, Files, Tables, read_tables
 from phasegraph.phases.test import QUANTILES, PhaseTest, least_points, phase_test
-
-SENSITIVITY_BOOTSTRAPS = 199
-"""Most replicates per step of the sensitivity table (more if alpha cannot be reached with them)."""
+from phasegraph.types import GROUPS
 
 SENSITIVITY_CHANGES = (3, 5)
 SENSITIVITY_SIZES = (3, 5, 8)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Options of the change tests; see `phasegraph.phases.test.phase_test`."""
-
-    alpha: float = 0.01
-    bootstraps: int = 999
-    min_size: int = 5
-    max_changes: int = 3
-    seed: int = 0
-
-
-def run_study(metrics: Path, behaviour: Path, manifest: Path, out: Path, settings: Settings) -> dict:
+def run_study(files: Files, out: Path, settings: Settings) -> dict:
     """Test one study for changes of regime and write what was found.
 
     Parameters
     ----------
-    metrics, behaviour, manifest
-        See `phasegraph.phases.tables.read_tables`.
+    files
+        What is read.
     out
         ``phases.json`` to write.
     settings
@@ -63,19 +55,21 @@ def run_study(metrics: Path, behaviour: Path, manifest: Path, out: Path, setting
     PhasegraphError
         If an input or an option is not what it should be.
     """
-    tables = read_tables(metrics, behaviour, manifest)
+    tables = read_tables(files)
     found = {
         "settings": asdict(settings) | {"path_effect": str(tables.path_effect), "near_checkpoints": NEAR},
         "checkpoints": {
             "n": len(tables.steps),
             "first": tables.steps[0],
             "last": tables.steps[-1],
+            "steps": tables.steps,
             "dropped": [{"step": step, "why": why} for step, why in tables.left_out.items()],
         },
     }
     if len(tables.steps) <= least_points(settings.min_size):  # one rate fewer than checkpoints
-        found |= {"columns": None, "test_a": None, "test_b": None, "smooth_drift_suffices": None, "sensitivity": []}
-        found |= {"segments": [], "behaviour": {"transition": _dated(tables), "boundaries": {}, "agreement": None}}
+        found |= dict.fromkeys(("columns", "test_a", "test_b", "smooth_drift_suffices", "recurrence", "others"))
+        found |= {"sensitivity": [], "segments": []}
+        found |= {"behaviour": {"transition": _dated(tables), "boundaries": {}, "agreement": None, "lead_lag": None}}
     else:
         found |= _tests(tables, settings)
     found["sentences"] = sentences(found)
@@ -87,19 +81,21 @@ def run_study(metrics: Path, behaviour: Path, manifest: Path, out: Path, setting
 
 def _tests(tables: Tables, settings: Settings) -> dict:
     """Run both tests on the structure's rates, and what hangs on them."""
-    structure = rates(
-        tables.steps, tables.arc_length, tables.levels, {"churn": tables.churn["churn"]}, settings.min_size
-    )
-    test_a = _test(structure.values, "constant", tables, settings)
-    test_b = _test(structure.values, "spline2", tables, settings)
+    structure = block_rates(tables.steps, tables.arc_length, tables.blocks, 0, settings.min_size)
+    tests = {name: _test(structure.values, null, tables, settings) for name, null in NULLS_OF.items()}
+    test_a, test_b = tests.values()
     kinds = ["abrupt" if any(abs(a - b) <= NEAR for b in test_b.boundaries) else "gradual" for a in test_a.boundaries]
+    by_group = boundaries_by_group(tables, settings)
+    segments = _segments(tables, test_a)
     return {
         "columns": {"used": structure.columns, "dropped": structure.dropped | tables.undefined},
         "test_a": _search(test_a, structure, kinds),
         "test_b": _search(test_b, structure, ["abrupt"] * len(test_b.boundaries)),
         "smooth_drift_suffices": not test_b.boundaries,
+        "recurrence": _recurrence(tests, by_group, tables),
         "sensitivity": _sensitivity(structure, tables, settings),
-        "segments": _segments(tables, test_a),
+        "segments": _described(segments, label_shares(segments, tables, by_group["test_a"]), tables),
+        "others": others(structure.values, structure.steps, settings.min_size, settings.seed),
         "behaviour": _behaviour(tables, test_a, settings),
     }
 
@@ -154,43 +150,69 @@ def _search(test: PhaseTest, of: Rates, kinds: Sequence[str]) -> dict:
     }
 
 
+def _recurrence(tests: dict[str, PhaseTest], by_group: dict[str, list[list[int]]], tables: Tables) -> dict:
+    return {
+        "groups": GROUPS,
+        **{
+            name: recurrence([boundary + 1 for boundary in test.boundaries], by_group[name], tables.steps)
+            for name, test in tests.items()
+        },
+        "all": {name: [tables.steps[found] for found in every] for name, every in by_group.items()},
+    }
+
+
 def _sensitivity(structure: Rates, tables: Tables, settings: Settings) -> list[dict]:
-    """Count and place the boundaries under other limits of the search."""
-    bootstraps = max(min(SENSITIVITY_BOOTSTRAPS, settings.bootstraps), math.ceil(1 / settings.alpha) - 1)
-    variants = [{"max_changes": k, "min_size": settings.min_size} for k in SENSITIVITY_CHANGES]
-    variants += [{"max_changes": settings.max_changes, "min_size": size} for size in SENSITIVITY_SIZES]
-    variants = [variant for i, variant in enumerate(variants) if variant not in variants[:i]]
+    """Count and place the boundaries under other limits of the search, and in the rates of whole-graph metrics."""
+    limits = {"max_changes": settings.max_changes, "min_size": settings.min_size}
+    variants = [limits | {"max_changes": k} for k in SENSITIVITY_CHANGES]
+    variants += [limits | {"min_size": size} for size in SENSITIVITY_SIZES]
+    variants = [("blocks", variant) for i, variant in enumerate(variants) if variant not in variants[:i]]
+    series = {"blocks": structure, "metrics": _metric_rates(tables, settings)}
     rows = []
-    for variant in variants:
-        row: dict = dict(variant) | {"bootstraps": bootstraps}
-        for name, null in (("test_a", "constant"), ("test_b", "spline2")):
-            if len(structure.values) < 2 * variant["min_size"]:
-                row[name] = None
+    for name, variant in [*variants, ("metrics", limits)]:
+        row: dict = {"series": name} | variant | {"bootstraps": fewer_bootstraps(settings)}
+        for test, null in NULLS_OF.items():
+            of = series[name]
+            if of is None or len(of.values) < least_points(variant["min_size"]):
+                row[test] = None
                 continue
-            test = _test(structure.values, null, tables, settings, bootstraps=bootstraps, **variant)
-            row[name] = {"changes": len(test.boundaries), "steps": structure.steps[list(test.boundaries)]}
+            result = _test(of.values, null, tables, settings, bootstraps=row["bootstraps"], locate=False, **variant)
+            row[test] = {"changes": len(result.boundaries), "steps": of.steps[list(result.boundaries)]}
         rows.append(row)
     return rows
 
 
-def _segments(tables: Tables, test: PhaseTest) -> list[dict]:
+def _metric_rates(tables: Tables, settings: Settings) -> Rates | None:
+    """Rates of the metrics of the whole graph, None if none of them changes."""
+    churn = {"churn": tables.churn["churn"]}
+    try:
+        return rates(tables.steps, tables.arc_length, tables.levels, churn, settings.min_size)
+    except PhasegraphError:
+        return None
+
+
+def _segments(tables: Tables, test: PhaseTest) -> list[Segment]:
     displacement = np.diff(tables.arc_length, prepend=np.nan)  # [N]
-    segments = label_segments(
+    return label_segments(
         tables.levels["gini"],
         tables.churn["excess_churn"] / displacement,
         tables.churn["noise_floor"] / displacement,
         [boundary + 1 for boundary in test.boundaries],
     )
+
+
+def _described(segments: Sequence[Segment], shares: Sequence[float], tables: Tables) -> list[dict]:
     return [
         {
             "start_step": tables.steps[segment.start],
             "end_step": tables.steps[segment.end],
             "label": segment.label,
+            "label_share": share,
             "relative_slope": segment.slope,
             "relative_change": segment.change,
             "relative_churn": segment.churn,
         }
-        for segment in segments
+        for segment, share in zip(segments, shares, strict=True)
     ]
 
 
@@ -218,7 +240,29 @@ def _behaviour(tables: Tables, test_a: PhaseTest, settings: Settings) -> dict:
         "transition": _dated(tables),
         "boundaries": boundaries,
         "agreement": {"boundaries_at_transition": at_transition if change else None, "matches": matches},
+        "lead_lag": _lead_lag(tables, settings),
     }
+
+
+def _lead_lag(tables: Tables, settings: Settings) -> dict | None:
+    """Say which moves first, churn or a behaviour; None where that cannot be asked."""
+    if len(tables.steps) < least_checkpoints():
+        return None
+    churn, rows = tables.churn["churn"], {}
+    for quantity, values in tables.behaviour.items():
+        try:
+            found = lead_lag(
+                churn, values, tables.arc_length, structure_replicates=tables.replicates["churn"], seed=settings.seed
+            )
+        except PhasegraphError:  # the quantity never changes
+            rows[quantity] = None
+            continue
+        rows[quantity] = asdict(found) | {
+            "interval": None if found.low is None else [found.low, found.high],
+            "p_bonferroni": min(1.0, found.p_value * len(tables.behaviour)),
+            "structure": "churn per weight displacement",
+        }
+    return rows
 
 
 def _dated(tables: Tables) -> dict | None:

@@ -27,11 +27,12 @@ def main() -> None:
     for command in (figure, page):
         command.add_argument("--study", type=Path, required=True, help="folder of the study, results/<study>")
         command.add_argument("--manifest", type=Path, required=True, help="series.tsv of the study's series")
+        command.add_argument("--seeds", type=Path, help="seeds.json of the set that the study is a member of")
     arguments = parser.parse_args()
 
     from phasegraph.report.study import StudyData  # imported here, since --help shall not pay for it
 
-    study = StudyData(arguments.study, arguments.manifest)
+    study = StudyData(arguments.study, arguments.manifest, arguments.seeds)
     if arguments.command == "figure":
         from phasegraph.report.style import save
 

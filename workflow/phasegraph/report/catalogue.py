@@ -23,6 +23,8 @@ class Figure:
     """What is read, relative to ``results/<study>/``; ``{step}`` stands for every checkpoint, or `MANIFEST`."""
     direct_files: tuple[str, ...] = ()
     """What is read besides if the study measures direct effects."""
+    set_files: tuple[str, ...] = ()
+    """What is read besides if the study is a member of a set, relative to ``results/sets/<set>/``."""
     compared: bool = False
     """Whether only studies have it that are compared with one of other prompts."""
 
@@ -33,6 +35,17 @@ FIGURES: Mapping[str, Figure] = MappingProxyType(
             title="What the model can do, and how fast its wiring changes",
             category="Phases",
             files=("behaviour.parquet", "metrics.parquet", "phases.json", MANIFEST),
+        ),
+        "evidence": Figure(
+            title="What speaks for each boundary, and what other methods say",
+            category="Phases",
+            files=("phases.json", "metrics.parquet"),
+        ),
+        "recurrence": Figure(
+            title="Whether the boundaries come back",
+            category="Phases",
+            files=("phases.json", "metrics.parquet"),
+            set_files=("seeds.json",),
         ),
         "similarity": Figure(
             title="Every checkpoint's wiring compared with every other's",
@@ -134,3 +147,6 @@ PAGE_DIRECT_FILES = ("edges/{step}.direct.npy",)
 
 PAGE_COMPARED_FILES = ("families.parquet",)
 """What the page reads besides if the study is compared with one of other prompts."""
+
+PAGE_SET_FILES = ("seeds.json",)
+"""What the page reads besides if the study is a member of a set, relative to ``results/sets/<set>/``."""

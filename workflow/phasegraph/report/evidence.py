@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
+TESTS = {"test_a": "Test A", "test_b": "Test B"}
+"""Key of a test -> what it is called."""
+
 
 @dataclass(frozen=True)
 class Boundary:
@@ -37,15 +42,39 @@ def boundaries(phases: dict) -> list[Boundary]:
     """All boundaries, by step: those of test A, and the jumps of test B that are near none of them."""
     if not tested(phases):
         return []
-    regimes = [_boundary(found, True) for found in phases["test_a"]["boundaries"]]
     taken = {jump["step"] for jump in phases["test_b"]["boundaries"] if _near_any(jump, phases)}
-    jumps = [_boundary(jump, False) for jump in phases["test_b"]["boundaries"] if jump["step"] not in taken]
-    return sorted([*regimes, *jumps], key=lambda boundary: boundary.step)
+    jumps = [jump for jump in boundaries_of(phases, "test_b") if jump.step not in taken]
+    return sorted([*boundaries_of(phases, "test_a"), *jumps], key=lambda boundary: boundary.step)
+
+
+def boundaries_of(phases: dict, test: str) -> list[Boundary]:
+    """Boundaries of ``test_a`` or ``test_b`` alone, by step; of a seed in ``seeds.json`` as well."""
+    found = phases[test] or []
+    return [_boundary(one, test == "test_a") for one in (found["boundaries"] if isinstance(found, dict) else found)]
+
+
+def rate_steps(steps: np.ndarray, phases: dict) -> np.ndarray:
+    """Give the steps [n] of the rates, of all steps [S] of a study: a rate ends at each kept one but the first.
+
+    The states of a hidden Markov model are those of these steps.
+    """
+    dropped = [one["step"] for one in phases["checkpoints"]["dropped"]]
+    return steps[~np.isin(steps, dropped)][1:]
+
+
+def too_few_text(phases: dict) -> str:
+    """Say in a panel why it is empty."""
+    count = phases["checkpoints"]["n"]
+    return f"not tested: {count} checkpoint{' is' if count == 1 else 's are'} too few"
 
 
 def transition(phases: dict) -> Transition | None:
     """Give the transition of behaviour, None if none is dated."""
-    dated = (phases.get("behaviour") or {}).get("transition")
+    return dated_transition((phases.get("behaviour") or {}).get("transition"))
+
+
+def dated_transition(dated: dict | None) -> Transition | None:
+    """Give a transition of behaviour as ``phases.json`` and ``seeds.json`` date it."""
     return Transition(dated["start"], dated["half"], dated["end"]) if dated else None
 
 

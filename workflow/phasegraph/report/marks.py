@@ -6,7 +6,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.transforms import ScaledTranslation
 
-from phasegraph.report.evidence import boundaries, transition
+from phasegraph.report.evidence import Boundary, Transition, boundaries, transition
 from phasegraph.report.style import INK
 
 SHADE, BAR = "#f6e3b4", "#e0a62e"
@@ -18,9 +18,19 @@ HATCHED = {"facecolor": "none", "edgecolor": "#a5afb9", "hatch": "//////", "line
 
 def mark_phases(axes: Axes, phases: dict) -> None:
     """Shade the transition of behaviour, and draw every boundary with its interval, across a panel over training."""
-    if change := transition(phases):
+    shade_transition(axes, transition(phases))
+    mark_boundaries(axes, boundaries(phases))
+
+
+def shade_transition(axes: Axes, change: Transition | None) -> None:
+    """Shade the transition of behaviour, if there is one, across a panel over training."""
+    if change:
         axes.axvspan(change.start, change.end, color=SHADE, alpha=0.6, linewidth=0, zorder=0)
-    for boundary in boundaries(phases):
+
+
+def mark_boundaries(axes: Axes, found: list[Boundary]) -> None:
+    """Draw boundaries with their intervals across a panel over training."""
+    for boundary in found:
         axes.axvspan(boundary.low, boundary.high, zorder=0.5, **HATCHED)
         axes.axvline(boundary.step, color=INK, linewidth=0.9, linestyle=dashes(boundary.abrupt), zorder=1)
 

@@ -98,7 +98,9 @@ def _series_text(study: StudyData, series: str) -> str:
         f"The series {series} has {plural(there, 'checkpoint')} that {count}{looked_at}, from step {steps[0]:,} to "
         f"step {steps[-1]:,}{seen}. From the first to the last its weights travel a distance of "
         f"{number(arc[-1] - arc[0])} (sum of the Euclidean distances between neighbours in the series); rates of "
-        "change are taken per unit of this distance, because per training step they would follow the learning rate."
+        "change are taken per unit of this distance, because per training step they would follow the learning rate. "
+        "What is tested for change is the rate of each block of edges, from the heads or the MLPs of one depth to "
+        "those of another."
     )
 
 

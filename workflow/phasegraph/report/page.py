@@ -14,6 +14,7 @@ from phasegraph.files import atomic
 from phasegraph.report import backbones, beyond, sentences, tables, texts
 from phasegraph.report.audit import audit_table, audit_text
 from phasegraph.report.catalogue import FIGURES
+from phasegraph.report.changes import changes
 from phasegraph.report.choose import landmarks
 from phasegraph.report.communities import communities_text
 from phasegraph.report.evidence import boundaries, tested, transition
@@ -21,7 +22,7 @@ from phasegraph.report.families import family_texts, task_differences
 from phasegraph.report.findings import moving_checkpoints, ranking_agreement
 from phasegraph.report.induction import find_circuit
 from phasegraph.report.method import method_texts, read_config
-from phasegraph.report.similarity import similarity_texts
+from phasegraph.report.seeds import seeds_table, seeds_texts
 from phasegraph.report.stability import stability_table, stability_texts
 from phasegraph.report.study import StudyData
 from phasegraph.report.tails import tails_text
@@ -95,12 +96,14 @@ def write_page(study: StudyData, config: Path, figures: list[Path], out: Path, c
         "method": method_texts(study, settings),
         "audit": audit_text(study),
         "audit_table": audit_table(study),
-        **_phases(study),
+        **changes(study),
         **_network(study),
         **_roles(study),
         **_edges(study),
         **_backbones(study, out),
         **_families(study, config, settings, out),
+        "seeds": seeds_texts(study.seeds, study.name),
+        "seeds_table": seeds_table(study.seeds),
         "noise": texts.noise_text(study, moving_checkpoints(study)),
         "concentration": texts.concentration_text(study, landmarks(study.steps, study.phases)),
         "tails": tails_text(study.tails),
@@ -148,28 +151,6 @@ def _facts(study: StudyData) -> list[tuple[str, str]]:
 def _of(used: int, there: int) -> str:
     """Write how many of how many, or how many if it is all."""
     return f"{used:,}" if used == there else f"{used:,} of {there:,}"
-
-
-def _phases(study: StudyData) -> dict:
-    """Everything about when behaviour and structure change."""
-    phases = study.phases
-    found = {
-        "behaviour": [sentences.transition_text(phases), texts.skill_text(study)],
-        "agreement": sentences.agreement_texts(phases),
-        "similarity": similarity_texts(study),
-        "left_out": sentences.left_out_text(phases),
-        "limit": "",
-        "boundary_table": None,
-        "segment_table": None,
-        "sensitivity_table": None,
-    }
-    if tested(phases):
-        found["limit"] = sentences.limit_text(phases)
-        if boundaries(phases):
-            found["boundary_table"] = tables.boundary_table(phases)
-        found["segment_table"] = tables.segment_table(phases)
-        found["sensitivity_table"] = tables.sensitivity_table(phases)
-    return found
 
 
 def _network(study: StudyData) -> dict:
@@ -259,6 +240,8 @@ def _links(study: StudyData, config: Path, compared: bool, out: Path) -> list[tu
     links = [(name, _relative(study.folder / name, out), what) for name, what in FILES.items()]
     if compared:
         links.append(("families.parquet", _relative(study.folder / "families.parquet", out), "what is the prompts'"))
+    if study.seeds_path:
+        links.append((study.seeds_path.name, _relative(study.seeds_path, out), "the boundaries of all seeds compared"))
     links.append((config.name, _relative(config, out), "the merged configuration"))
     manifest = study.manifest_path
     audit = manifest.with_name("audit.json")

@@ -2,7 +2,7 @@
 
 from phasegraph.phases.sentences import few_checkpoints
 from phasegraph.report.evidence import Boundary, boundaries, tested, transition
-from phasegraph.report.words import at_steps, listed, number, plural, probability, steps_range
+from phasegraph.report.words import at_steps, listed, measured, number, plural, probability, steps_range
 
 QUANTITIES = {"loss_second": "the loss of the second copy", "prefix_matching": "the largest prefix-matching score"}
 
@@ -136,6 +136,35 @@ def agreement_texts(phases: dict) -> list[str]:
         text += _matches_text(phases, behaviour["agreement"]["matches"][quantity], len(found))
         texts.append(text)
     return texts
+
+
+def lead_lag_texts(phases: dict) -> list[str]:
+    """Say of each behaviour whether structure moves before it; nothing where there are too few checkpoints."""
+    leads = phases["behaviour"]["lead_lag"] or {}
+    return [_lead_text(quantity, found, phases["settings"]["alpha"]) for quantity, found in leads.items() if found]
+
+
+def _lead_text(quantity: str, found: dict, level: float) -> str:
+    low, high = found["interval"] or (None, None)
+    both = f"The changes of {found['structure']} and of {QUANTITIES.get(quantity, quantity)}"
+    numbers = (
+        f"largest correlation {number(found['correlation'], 2)}, at a lag of {measured(found['lag'], low, high, 2)} "
+        f"checkpoints, positive where structure moves first; {probability(found['p_value'])}, "
+        f"{probability(found['p_bonferroni'])} corrected for the number of comparisons"
+    )
+    if found["p_bonferroni"] > level:
+        return (
+            f"{both} do not go together more than chance gives ({numbers}), so that nothing can be said of which comes "
+            "first."
+        )
+    if low is None or low <= 0 <= high:
+        verdict = "which of them moves first is open"
+    else:
+        near = probability(found["p_timing"])
+        verdict = (
+            f"{'structure' if low > 0 else 'behaviour'} moves first ({near} of two unrelated events being as near)"
+        )
+    return f"{both} go together ({numbers}): {verdict}."
 
 
 def _matches_text(phases: dict, match: dict, changes: int) -> str:

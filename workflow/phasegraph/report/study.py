@@ -30,6 +30,8 @@ class StudyData:
     """``results/<study>``; its name is the study's."""
     manifest_path: Path
     """``series.tsv`` of the study's series."""
+    seeds_path: Path | None = None
+    """``results/sets/<set>/seeds.json``, if the study is a member of a set."""
 
     @property
     def name(self) -> str:
@@ -144,11 +146,12 @@ class StudyData:
     @cached_property
     def phases(self) -> dict:
         """Contents of ``phases.json``."""
-        path = self.folder / "phases.json"
-        try:
-            return json.loads(_existing(path).read_text())
-        except ValueError as error:
-            raise PhasegraphError(f"{path}: damaged; delete it and run the phases stage again") from error
+        return _json(self.folder / "phases.json")
+
+    @cached_property
+    def seeds(self) -> dict | None:
+        """Contents of ``seeds.json`` of the set that the study is a member of, None if it is of none."""
+        return None if self.seeds_path is None else _json(self.seeds_path)
 
     @cached_property
     def series(self) -> dict[str, np.ndarray]:
@@ -268,6 +271,13 @@ class StudyData:
         if not found or found != expected:
             path = self.folder / "behaviour.parquet"
             raise PhasegraphError(f"{path}: {name} is not there once a checkpoint; run the edges stage again")
+
+
+def _json(path: Path) -> dict:
+    try:
+        return json.loads(_existing(path).read_text())
+    except ValueError as error:
+        raise PhasegraphError(f"{path}: damaged; delete it and run the phases stage again") from error
 
 
 def _existing(path: Path) -> Path:

@@ -139,15 +139,18 @@ def step_axis(axes: Axes, steps: np.ndarray, label: bool = True, ticks: int = 4)
     the run.
     """
     first, last = float(steps[0]), float(steps[-1])
+    margin = 0.015 * (last - first) or 1.0
+    limits = first - margin, last + margin
     if len(steps) > 2 and np.median(steps) < last / 10:
-        axes.set_xscale("symlog", linthresh=float(steps[steps > 0][0]))
-        axes.xaxis.set_major_locator(FixedLocator(_decades(last)))
+        smallest = float(steps[steps > 0][0])
+        axes.set_xscale("symlog", linthresh=smallest)
+        axes.xaxis.set_major_locator(FixedLocator(_decades(last, ticks)))
         axes.xaxis.set_minor_locator(NullLocator())
+        limits = first - 0.15 * smallest, 1.2 * last  # about as wide as on a linear axis
     else:
         axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    margin = 0.015 * (last - first) or 1.0
-    axes.set_xlim(first - margin, last + margin)
+    axes.set_xlim(limits)
     if label:
         axes.set_xlabel("training step")
 
@@ -217,5 +220,7 @@ def say_undefined(axes: Axes, why: str) -> None:
     axes.text(0.5, 0.5, f"undefined:\n{why}", color=GREY, ha="center", va="center", transform=axes.transAxes)
 
 
-def _decades(last: float) -> list[float]:
-    return [0.0, *(10.0**power for power in range(int(np.log10(max(last, 1))) + 1))]
+def _decades(last: float, most: int) -> list[float]:
+    """Give 0 and at most so many powers of ten, evenly spread, up to the last step."""
+    count = int(np.log10(max(last, 1))) + 1
+    return [0.0, *(10.0**power for power in range(0, count, -(-count // most)))]

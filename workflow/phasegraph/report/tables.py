@@ -7,10 +7,11 @@ import polars as pl
 from phasegraph.jackknife import Jackknife
 from phasegraph.network.nulls import NULLS
 from phasegraph.report.beyond import COMPOSED, NAMES
+from phasegraph.report.evidence import TESTS
 from phasegraph.report.findings import strongest
 from phasegraph.report.induction import Circuit, circuit_edges
 from phasegraph.report.study import StudyData
-from phasegraph.report.words import ENDS, listed, measured, number, steps_range
+from phasegraph.report.words import ENDS, listed, measured, number, plural, steps_range
 from phasegraph.types import Effect
 
 CONCENTRATION = {
@@ -31,6 +32,9 @@ PATHS = {"efficiency": "global efficiency", "gini_betweenness": "Gini of between
 FIRST = 5
 """Number of components in a table of roles."""
 
+LISTED = 12
+"""Most steps that are written out in a cell."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -44,17 +48,47 @@ class Table:
 
 def boundary_table(phases: dict) -> Table:
     """List the boundaries of both tests."""
+    recurrence = phases["recurrence"]
     rows = [
-        [f"{b['step']:,}", steps_range(*b["interval_steps"]), f"{b['p_value']:.2g}", b["kind"], name]
-        for name, test in (("A", "test_a"), ("B", "test_b"))
-        for b in phases[test]["boundaries"]
+        [
+            f"{b['step']:,}",
+            steps_range(*b["interval_steps"]),
+            f"{b['p_value']:.2g}",
+            b["kind"],
+            name.removeprefix("Test "),
+            _of_groups(again["share"], recurrence),
+        ]
+        for test, name in TESTS.items()
+        for b, again in zip(phases[test]["boundaries"], recurrence[test], strict=True)
     ]
     note = (
         "A boundary is the first checkpoint that was reached at the new rates. Test A asks for levels of the rates "
         "against autocorrelated noise, test B for jumps beside a smooth trend; a boundary of A is abrupt if one of "
-        "B is near."
+        "B is near. Recurs: in how many of the series that leave one group of prompts out the same test finds a "
+        f"boundary within {plural(phases['settings']['near_checkpoints'], 'checkpoint')} of it."
     )
-    return Table(["step", "90 % interval", "p", "kind", "test"], rows, note)
+    return Table(["step", "90 % interval", "p", "kind", "test", "recurs"], rows, note)
+
+
+def others_table(phases: dict) -> Table:
+    """List what other methods make of the same series."""
+    rows = []
+    for other in phases["others"].values():
+        steps, detail = other["steps"], other["detail"]
+        if "states" in other:  # its first visit begins with the run
+            steps = steps[1:]
+            detail += f": {other['chosen']}"
+        rows.append([other["name"], detail, _some_steps(steps)])
+    note = (
+        "The same rates as in the tests. These methods choose how many boundaries there are by a penalty or a "
+        "criterion and hold no level: autocorrelated noise and smooth drift give them boundaries too. They are shown "
+        "for comparison, and nothing on this page rests on them."
+    )
+    return Table(["method", "how", "boundaries"], rows, note)
+
+
+TESTED = {"blocks": "blocks of edges", "metrics": "metrics"}
+"""What the rows of the sensitivity table are about."""
 
 
 def sensitivity_table(phases: dict) -> Table:
@@ -66,11 +100,14 @@ def sensitivity_table(phases: dict) -> Table:
         return ", ".join(f"{step:,}" for step in found["steps"]) or "none"
 
     rows = [
-        [str(row["max_changes"]), str(row["min_size"]), cell(row["test_a"]), cell(row["test_b"])]
+        [TESTED[row["series"]], str(row["max_changes"]), str(row["min_size"]), cell(row["test_a"]), cell(row["test_b"])]
         for row in phases["sensitivity"]
     ]
-    note = "Steps of the boundaries that are found if more of them, or shorter regimes, are allowed."
-    return Table(["most boundaries", "shortest regime", "test A", "test B"], rows, note)
+    note = (
+        "Steps of the boundaries that are found if more of them, or shorter regimes, are allowed, or if the rates of "
+        "the whole graph's metrics are tested in place of those of blocks of edges."
+    )
+    return Table(["rates of", "most boundaries", "shortest regime", "test A", "test B"], rows, note)
 
 
 def segment_table(phases: dict) -> Table:
@@ -79,6 +116,7 @@ def segment_table(phases: dict) -> Table:
         [
             steps_range(segment["start_step"], segment["end_step"]),
             segment["label"],
+            _of_groups(segment["label_share"], phases["recurrence"]),
             number(segment["relative_slope"]),
             number(segment["relative_change"]),
             number(segment["relative_churn"]),
@@ -86,11 +124,24 @@ def segment_table(phases: dict) -> Table:
         for segment in phases["segments"]
     ]
     note = (
-        "Labels describe by rule and prove nothing. Slope: of the Gini coefficient, in ranges of the whole run per "
-        "length of the run. Change: over the segment, in standard deviations of its noise. Churn: beyond noise per "
-        "unit of weight displacement, relative to the last 20 checkpoints."
+        "Labels describe by rule and prove nothing. Same label: in how many of the series that leave one group of "
+        "prompts out most checkpoints of the segment have it. Slope: of the Gini coefficient, in ranges of the whole "
+        "run per length of the run. Change: over the segment, in standard deviations of its noise. Churn: beyond noise "
+        "per unit of weight displacement, relative to the last 20 checkpoints."
     )
-    return Table(["steps", "label", "slope", "change", "churn"], rows, note)
+    return Table(["steps", "label", "same label", "slope", "change", "churn"], rows, note)
+
+
+def _of_groups(share: float, recurrence: dict) -> str:
+    """Write a share of the series without one group as a count."""
+    return f"{round(share * recurrence['groups'])} of {recurrence['groups']}"
+
+
+def _some_steps(steps: list[int]) -> str:
+    """Write training steps, only the first of very many."""
+    if len(steps) <= LISTED:
+        return ", ".join(f"{step:,}" for step in steps) or "none"
+    return f"{len(steps)} boundaries: {', '.join(f'{step:,}' for step in steps[: LISTED - 1])}, …"
 
 
 def role_table(study: StudyData, role: str, steps: dict[str, int]) -> Table:

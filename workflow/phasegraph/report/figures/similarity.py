@@ -6,6 +6,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from phasegraph.report.evidence import boundaries
@@ -27,6 +28,8 @@ from phasegraph.report.style import (
 
 HIGHEST = 0.98
 """Quantile of the raw distances at which the colours end: the few largest would take most of the scale."""
+NARROW = 0.03
+"""Share of a heatmap's side below which a segment has no room for a letter."""
 COLOURS = "magma_r"
 LABELS = {
     "spearman": "upper triangles: 1 − Spearman's ρ",
@@ -85,6 +88,7 @@ def _draw_pairs(axes: Axes, study: StudyData, matrices: list[np.ndarray], scales
     axes.spines[:].set_visible(False)
     mark_above(axes, study.phases, lines=False)
     _box_regimes(axes, study)
+    _letter_segments(axes, study)
 
 
 def _box_regimes(axes: Axes, study: StudyData) -> None:
@@ -95,6 +99,18 @@ def _box_regimes(axes: Axes, study: StudyData) -> None:
         for along, across in (((before, after), [boundary.step] * 2), ([boundary.step] * 2, (before, after))):
             axes.plot(along, across, color="white", linewidth=2.2, alpha=0.8)
             axes.plot(along, across, color=INK, linewidth=1, linestyle=dashes(boundary.abrupt))
+
+
+def _letter_segments(axes: Axes, study: StudyData) -> None:
+    """Write the first letter of each segment's label on the diagonal, if the segment is wide enough for it."""
+    to_share = (axes.transScale + axes.transLimits).transform
+    halo = [withStroke(linewidth=2, foreground="white", alpha=0.8)]
+    for segment in study.phases["segments"]:
+        corners = to_share([[segment[key]] * 2 for key in ("start_step", "end_step")])  # [2, 2]
+        if np.ptp(corners[:, 0]) < NARROW:
+            continue
+        place = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+        axes.text(*corners.mean(0), segment["label"][0].upper(), weight="bold", path_effects=halo, **place)
 
 
 def _bar(figure: Figure, axes: Axes, scale: Normalize) -> Colorbar:
