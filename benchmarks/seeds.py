@@ -16,7 +16,6 @@ such that the weights move from checkpoint to checkpoint as far as they do in th
 import argparse
 import json
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from itertools import repeat
 from pathlib import Path
 
@@ -34,7 +33,7 @@ from phasegraph.phases.others import others
 from phasegraph.phases.rates import Rates, block_rates
 from phasegraph.phases.settings import NULLS_OF, Settings
 from phasegraph.phases.tables import LOSS, Files, read_tables
-from phasegraph.phases.test import PhaseTest, phase_test
+from phasegraph.phases.test import PhaseTest, both_tests
 from phasegraph.tasks.induction import induction
 from phasegraph.types import Measurement
 
@@ -89,8 +88,7 @@ def training(results: Path, seed: int) -> dict:
 
 def tested(series: Rates, arc_length: np.ndarray) -> dict[str, PhaseTest]:
     """Run both tests with the default settings."""
-    options = asdict(Settings()) | {"axis": arc_length[1:], "locate": False}
-    return {test: phase_test(series.values, null=null, **options) for test, null in NULLS_OF.items()}
+    return both_tests(series.values, arc_length[1:], Settings(), locate=False)
 
 
 def chance(boundaries: list[int], change: Transition, n: int) -> float:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from scipy.signal import lfilter
+from planted_series import noise
 from scipy.stats import binom, multivariate_normal
 
 from phasegraph.errors import PhasegraphError
@@ -15,13 +15,6 @@ from phasegraph.phases.others import kernel, long_run_variance, others, pelt, pe
 SEGMENTERS = [pelt, pelt_long_run, kernel]
 LEVELS = np.array([[0, 0, 0, 0], [1, 1, 1, 1], [1, 1, -1, -1]])
 TRUTH = np.repeat([0, 1, 2, 0], 25)  # the first state comes back
-
-
-def noise(rng, n, d, ar=0.0, correlation=0.4):
-    """Unit-variance noise [n, d], autocorrelated and cross-correlated."""
-    common = np.sqrt(correlation) * rng.standard_normal((n + 100, 1))
-    innovations = common + np.sqrt(1 - correlation) * rng.standard_normal((n + 100, d))
-    return np.sqrt(1 - ar**2) * lfilter([1.0], [1.0, -ar], innovations, axis=0)[100:]
 
 
 def z_scored(series):
@@ -159,6 +152,14 @@ def test_states_are_chosen_by_series_left_out_and_mean_the_same_in_each():
     assert list(training_map([series[0], series[1][:3], series[2][:3]]).bic) == [1, 2]  # few are left without the first
     two = training_map(series[:2], most_states=3)
     assert two.held_out is None and two.states == fitted.states[:2]
+
+
+def test_a_point_that_no_state_can_explain_is_one_of_its_own():
+    """From where the search starts, its likelihood is exp(-900): only the logarithm of that is a number."""
+    series = noise(np.random.default_rng(15), 2000, 2, correlation=0)
+    series[1000] += 1e4
+    fitted = training_map(series, most_states=2)
+    assert np.flatnonzero(fitted.states[0]).tolist() == [1000]
 
 
 def test_same_answer_again_and_no_trace_outside():

@@ -13,7 +13,7 @@ from scipy.stats import binom
 
 from phasegraph.errors import PhasegraphError
 from phasegraph.phases.steps import step_functions
-from phasegraph.phases.test import phase_test
+from phasegraph.phases.test import NULLS, phase_test
 
 NILE = Path(__file__).parent / "known" / "nile.csv"
 RUNS, LEVEL = 50, 0.05
@@ -113,6 +113,18 @@ def test_location_intervals_cover_the_change():
             covered += low <= 50 <= high
     assert total >= 140
     assert covered >= binom.ppf(0.001, total, 0.9)
+
+
+@pytest.mark.parametrize(("ar", "order"), [((), 1), ((0.6, 0.25), 2)])
+def test_the_noise_has_one_order_whatever_the_null_is(ar, order):
+    """Left to its own residuals, the spline's test took a higher order for half of all series."""
+    chosen = []
+    for run in range(12):
+        series = noise(np.random.default_rng([19, run]), 150, 6, ar=ar)
+        of = {null: phase_test(series, null=null, bootstraps=19, alpha=LEVEL, max_changes=1).ar for null in NULLS}
+        assert len(of["spline"][0]) == len(of["constant"][0])
+        chosen.append(len(of["spline"][0]))
+    assert chosen.count(order) >= 9  # of 12; about six in seven
 
 
 def test_the_seed_decides():

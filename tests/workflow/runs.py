@@ -58,6 +58,16 @@ def copy_of_repository(folder: Path) -> Path:
     return folder
 
 
+def finished_run(folder: Path, config: str = "", name: str = "config.yaml") -> Path:
+    """Run a configuration, or the tests' own, in a copy of the repository."""
+    copy_of_repository(folder)
+    if config:
+        (folder / name).write_text(config)
+    run = snakemake(folder, "--cores", "2", **({"config": name} if config else {}))
+    assert run.returncode == 0, run.stderr[-6000:]
+    return folder
+
+
 def times(counter: Counter, studies: int) -> Counter:
     """Multiply the counts."""
     return Counter({rule: count * studies for rule, count in counter.items()})

@@ -1,7 +1,6 @@
 """A study on some of its series' checkpoints, and its comparison with a study of other prompts (about a minute)."""
 
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
-from runs import FAN_IN, ROOT, copy_of_repository, snakemake, to_do
+from runs import FAN_IN, ROOT, copy_of_repository, finished_run, snakemake, to_do
 from snakemake.utils import validate
 
 from phasegraph.config import part_of, plans, steps_of_studies
@@ -52,16 +51,7 @@ def settings(**changed) -> dict:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """A finished run; tests that change it work on copies."""
-    folder = copy_of_repository(tmp_path_factory.mktemp("run") / "phasegraph")
-    (folder / "families.yaml").write_text(CONFIG)
-    run = snakemake(folder, "--cores", "2", config="families.yaml")
-    assert run.returncode == 0, run.stderr[-6000:]
-    return folder
-
-
-@pytest.fixture
-def copy(finished: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "copy", copy_function=shutil.copyfile))
+    return finished_run(tmp_path_factory.mktemp("run") / "phasegraph", CONFIG, "families.yaml")
 
 
 def test_each_study_has_its_own_checkpoints(finished):

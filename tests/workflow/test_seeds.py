@@ -1,13 +1,12 @@
 """A set of studies, the same training from two seeds, beside a study of no set (about a minute)."""
 
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
-from runs import FIGURES, ROOT, copy_of_repository, snakemake, times, to_do
+from runs import FIGURES, ROOT, copy_of_repository, finished_run, snakemake, times, to_do
 from snakemake.utils import validate
 
 from phasegraph.config import part_of, plans, sets_of_studies, steps_of_studies
@@ -50,16 +49,7 @@ def settings(sets=None, **changed) -> dict:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """A finished run; tests that change it work on copies."""
-    folder = copy_of_repository(tmp_path_factory.mktemp("run") / "phasegraph")
-    (folder / "seeds.yaml").write_text(CONFIG)
-    run = snakemake(folder, "--cores", "2", config="seeds.yaml")
-    assert run.returncode == 0, run.stderr[-6000:]
-    return folder
-
-
-@pytest.fixture
-def copy(finished: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "copy", copy_function=shutil.copyfile))
+    return finished_run(tmp_path_factory.mktemp("run") / "phasegraph", CONFIG, "seeds.yaml")
 
 
 def shown(studies: int) -> Counter:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
-from runs import FAN_IN, FIGURES, ROOT, copy_of_repository, snakemake, times, to_do
+from runs import FAN_IN, FIGURES, ROOT, copy_of_repository, finished_run, snakemake, times, to_do
 from safetensors.numpy import load_file, save_file
 from snakemake.utils import validate
 
@@ -22,16 +21,7 @@ AUDITED = Counter(audit_series=1, list_nodes=2)
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """A finished run; tests that change it work on copies."""
-    folder = copy_of_repository(tmp_path_factory.mktemp("run") / "phasegraph")
-    run = snakemake(folder, "--cores", "2")
-    assert run.returncode == 0, run.stderr[-6000:]
-    return folder
-
-
-@pytest.fixture
-def copy(finished: Path, tmp_path: Path) -> Path:
-    """Copy a finished run as a user would, with new modification times: nothing is to be done there."""
-    return Path(shutil.copytree(finished, tmp_path / "copy", copy_function=shutil.copyfile))
+    return finished_run(tmp_path_factory.mktemp("run") / "phasegraph")
 
 
 def test_everything_is_made(finished):

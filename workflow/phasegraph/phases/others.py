@@ -18,6 +18,7 @@ from hmmlearn.hmm import GaussianHMM
 from ruptures import KernelCPD
 
 from phasegraph.errors import PhasegraphError
+from phasegraph.phases.test import z_scored
 
 MOST_AUTOCORRELATION = 0.8
 """Bound of the autocorrelation from which a long-run variance is made: the variance is at most 9 times the plain one.
@@ -170,7 +171,7 @@ def training_map(series: np.ndarray | Sequence[np.ndarray], most_states: int = 5
     lengths = [n for n, _ in shapes]
     if min(lengths) < 2:
         raise PhasegraphError(f"a series of {min(lengths)} points has no path of states; give at least 2")
-    points = np.split(_components(_scaled(np.concatenate(many))), np.cumsum(lengths)[:-1])  # each [n, components]
+    points = np.split(_components(z_scored(np.concatenate(many))), np.cumsum(lengths)[:-1])  # each [n, components]
     leave_out = len(many) >= LEAST_FOR_HELD_OUT
     numbers = (sum(lengths) - leave_out * max(lengths)) * points[0].shape[1]  # the fewest that a model is fitted to
     counts = [k for k in range(1, most_states + 1) if _parameters(k, points[0].shape[1]) <= numbers]
@@ -241,23 +242,7 @@ def _regimes(series: np.ndarray, min_size: int) -> np.ndarray:
         raise PhasegraphError(f"min_size {min_size} is too small; a regime needs at least 2 points")
     if len(series) < 2 * min_size:
         raise PhasegraphError(f"{len(series)} points are too few; {2 * min_size} are needed (twice min_size)")
-    return _scaled(series)
-
-
-def _scaled(series: np.ndarray) -> np.ndarray:
-    """Z-score the columns of [n, d], or say why not."""
-    series = np.asarray(series, dtype=float)
-    if series.ndim != 2:
-        raise PhasegraphError(
-            f"series has {series.ndim} dimensions; give [n, d], points in rows and columns of metrics"
-        )
-    if not np.isfinite(series).all():
-        row, column = np.argwhere(~np.isfinite(series))[0]
-        raise PhasegraphError(f"series holds no number at point {row}, column {column}; leave the point or column out")
-    spread = series.std(0)
-    if not (spread > 1e-12 * np.abs(series).max(0)).all():
-        raise PhasegraphError(f"column {int(spread.argmin())} of the series is constant; leave it out")
-    return (series - series.mean(0)) / spread
+    return z_scored(series)
 
 
 def _penalty(n: int, d: int) -> float:
@@ -287,13 +272,18 @@ def _fit(points: Sequence[np.ndarray], states: int, seed: int) -> GaussianHMM:
     together, lengths = np.concatenate(points), [len(one) for one in points]
     best, likelihood = None, -np.inf
     for start in range(1 if states == 1 else STARTS):
-        model = GaussianHMM(states, "diag", n_iter=ROUNDS, init_params="", **PRIORS)
+        model = GaussianHMM(states, "diag", n_iter=ROUNDS, init_params="", implementation="scaling", **PRIORS)
         model.startprob_ = np.full(states, 1 / states)
         model.transmat_ = np.full((states, states), 0.1 / states) + 0.9 * np.eye(states)
         rng = np.random.default_rng([seed, states, start])
         model.means_ = together[rng.choice(len(together), states, replace=False)]
         model.covars_ = np.ones_like(model.means_)
-        model.fit(together, lengths)
+        try:
+            model.fit(together, lengths)
+        except ValueError:  # a point that is all but impossible in every state: only logarithms of it are numbers
+            model.implementation = "log"
+            model.fit(together, lengths)
+        model.implementation = "log"  # twice as slow, but for series that it has not seen
         found = model.score(together, lengths)
         if best is None or found > likelihood:
             best, likelihood = model, found

@@ -1,7 +1,6 @@
 """Which boundaries and labels are found again without each group of prompts."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from phasegraph.phases.labels import Segment, label_segments
 from phasegraph.phases.rates import block_rates
 from phasegraph.phases.settings import NULLS_OF, Settings, fewer_bootstraps
 from phasegraph.phases.tables import Tables
-from phasegraph.phases.test import phase_test
+from phasegraph.phases.test import both_tests
 from phasegraph.types import GROUPS
 
 
@@ -23,12 +22,12 @@ def boundaries_by_group(tables: Tables, settings: Settings) -> dict[str, list[li
         Test -> boundaries of each of the 16 series, as indices of checkpoints. The replicates of these searches are
         `phasegraph.phases.settings.fewer_bootstraps`.
     """
-    options = asdict(settings) | {"bootstraps": fewer_bootstraps(settings)}
+    fewer = fewer_bootstraps(settings)
     found: dict[str, list[list[int]]] = {test: [] for test in NULLS_OF}
     for group in range(1, GROUPS + 1):
         series = block_rates(tables.steps, tables.arc_length, tables.blocks, group, settings.min_size)
-        for test, null in NULLS_OF.items():
-            result = phase_test(series.values, null=null, axis=tables.arc_length[1:], locate=False, **options)
+        tests = both_tests(series.values, tables.arc_length[1:], settings, bootstraps=fewer, locate=False)
+        for test, result in tests.items():
             found[test].append([boundary + 1 for boundary in result.boundaries])
     return found
 
@@ -60,6 +59,16 @@ def recurrence(boundaries: Sequence[int], by_group: Sequence[Sequence[int]], ste
     return rows
 
 
+def segments_between(boundaries: Sequence[int], tables: Tables, group: int | None = None) -> list[Segment]:
+    """Name the segments between boundaries; of the series without a group (0 to 15) if one is given."""
+    displacement = np.diff(tables.arc_length, prepend=np.nan)  # [N]
+    gini = tables.levels["gini"] if group is None else tables.replicates["gini"][group]
+    excess = tables.churn["excess_churn"]  # [N]
+    if group is not None:  # it has no replicates: its noise is taken to be the same without the group
+        excess = tables.replicates["churn"][group] - tables.churn["churn"] + excess
+    return label_segments(gini, excess / displacement, tables.churn["noise_floor"] / displacement, boundaries)
+
+
 def label_shares(segments: Sequence[Segment], tables: Tables, by_group: Sequence[Sequence[int]]) -> list[float]:
     """Share of the 16 series in which most of a segment's checkpoints get the label that it has.
 
@@ -72,14 +81,10 @@ def label_shares(segments: Sequence[Segment], tables: Tables, by_group: Sequence
     by_group
         [16], boundaries of the series that leave a group out.
     """
-    displacement = np.diff(tables.arc_length, prepend=np.nan)  # [N]
-    floor = tables.churn["noise_floor"] / displacement
-    # Excess churn has no replicates: its noise is taken to be the same without the group.
-    beyond = tables.replicates["churn"] - tables.churn["churn"] + tables.churn["excess_churn"]  # [16, N]
     agree = np.zeros(len(segments))
-    for gini, excess, boundaries in zip(tables.replicates["gini"], beyond, by_group, strict=True):
+    for group, boundaries in enumerate(by_group):
         names = np.empty(len(tables.steps), dtype=object)
-        for segment in label_segments(gini, excess / displacement, floor, boundaries):
+        for segment in segments_between(boundaries, tables, group):
             names[segment.start : segment.end + 1] = segment.label
         agree += [np.mean(names[s.start : s.end + 1] == s.label) > 0.5 for s in segments]
     return (agree / len(by_group)).tolist()

@@ -1,10 +1,7 @@
 """What several seeds of one training come to, in plain English."""
 
-from collections.abc import Iterable
-
-from phasegraph.phases.sentences import FEW
-
-NAMES = {"test_a": "Test A", "test_b": "Test B"}
+from phasegraph.phases.sentences import FEW, listed
+from phasegraph.phases.settings import TESTS
 
 
 def sentences(found: dict) -> list[str]:
@@ -18,7 +15,7 @@ def sentences(found: dict) -> list[str]:
     tested = [name for name in found["studies"] if name not in found["left_out"]]
     left_out = []
     if found["left_out"]:
-        left_out = [f"Too few checkpoints to be tested, and not counted: {_listed(found['left_out'])}."]
+        left_out = [f"Too few checkpoints to be tested, and not counted: {listed(found['left_out'])}."]
     if len(tested) < 2:
         return [
             *left_out,
@@ -26,10 +23,10 @@ def sentences(found: dict) -> list[str]:
             _behaviour(found),
         ]
     return [
-        f"The boundaries of {len(tested)} studies that differ in their series alone are compared: {_listed(tested)}.",
+        f"The boundaries of {len(tested)} studies that differ in their series alone are compared: {listed(tested)}.",
         *left_out,
         *_few(found),
-        *(sentence for test in NAMES for sentence in _test(found, test, tested)),
+        *(sentence for test in TESTS for sentence in _test(found, test, tested)),
         _behaviour(found),
     ]
 
@@ -38,13 +35,13 @@ def _test(found: dict, test: str, tested: list[str]) -> list[str]:
     rows = [(name, row) for name in tested for row in found["recurrence"][name][test]]
     if not rows:
         more = "; smooth drift suffices in each" if test == "test_b" else ""
-        return [f"{NAMES[test]} finds no boundary in any of them{more}."]
+        return [f"{TESTS[test]} finds no boundary in any of them{more}."]
     having = sum(bool(found["recurrence"][name][test]) for name in tested)
     share = sum(row["share"] for _, row in rows) / len(rows)
     chance = [expected for name in tested for expected in found["chance"][name][test]]
     what, each = ("1 boundary", "it") if len(rows) == 1 else (f"{len(rows)} boundaries", "one of them")
     lines = [
-        f"{NAMES[test]} finds {what}, in {having} of {len(tested)} seeds; {each} is found again, within "
+        f"{TESTS[test]} finds {what}, in {having} of {len(tested)} seeds; {each} is found again, within "
         f"{found['near_checkpoints']} checkpoints, in {100 * share:.0f} % of the other seeds on average, against "
         f"{100 * sum(chance) / len(chance):.0f} % by chance (boundaries shifted around the run)."
     ]
@@ -64,7 +61,7 @@ def _few(found: dict) -> list[str]:
     if not few:
         return []
     return [
-        f"With fewer than {FEW} checkpoints, as of {_listed(few)}, the tests would miss all but the largest changes."
+        f"With fewer than {FEW} checkpoints, as of {listed(few)}, the tests would miss all but the largest changes."
     ]
 
 
@@ -77,8 +74,3 @@ def _behaviour(found: dict) -> str:
         f"A transition of behaviour is dated in {len(halves)} of {len(found['seeds'])} seeds; half of the loss's fall "
         f"is done {when}."
     )
-
-
-def _listed(items: Iterable[str]) -> str:
-    *most, last = items
-    return f"{', '.join(most)} and {last}" if most else last

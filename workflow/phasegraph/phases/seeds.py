@@ -15,8 +15,8 @@ from phasegraph.errors import PhasegraphError, user_errors
 from phasegraph.files import atomic
 from phasegraph.phases.behaviour import NEAR
 from phasegraph.phases.seed_sentences import sentences
+from phasegraph.phases.settings import TESTS
 
-TESTS = ("test_a", "test_b")
 SHOWN = ("step", "index", "interval_steps", "p_value", "kind")
 """Keys of a boundary in ``phases.json`` that are handed on."""
 

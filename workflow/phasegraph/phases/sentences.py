@@ -48,7 +48,7 @@ def _verdict(found: dict) -> str:
             "Smooth drift suffices: against a smooth trend along the path in weight space, no jump of the rates of "
             f"change is significant (test B, p = {p:.3g}, alpha = {alpha:g})."
         )
-    places = _listed(f"step {b['step']} (90 % interval {_interval(b)}, p = {b['p_value']:.3g})" for b in boundaries)
+    places = listed(f"step {b['step']} (90 % interval {_interval(b)}, p = {b['p_value']:.3g})" for b in boundaries)
     return f"Smooth drift does not suffice: the rates of change jump at {places} (test B, alpha = {alpha:g})."
 
 
@@ -60,7 +60,7 @@ def _regimes(found: dict) -> list[str]:
         return [
             f"At most 1 regime shown: no level change of the rates of change (test A, p = {p:.3g}, alpha = {alpha:g})."
         ]
-    places = _listed(f"step {b['step']} ({b['kind']}, 90 % interval {_interval(b)})" for b in boundaries)
+    places = listed(f"step {b['step']} ({b['kind']}, 90 % interval {_interval(b)})" for b in boundaries)
     lines = [f"At most {len(boundaries) + 1} regimes shown: new ones begin at {places} (test A, alpha = {alpha:g})."]
     if len(boundaries) == found["settings"]["max_changes"]:
         lines.append(
@@ -75,14 +75,14 @@ def _recurrence(found: dict) -> list[str]:
     rows = found["recurrence"]["test_a"]
     if not rows:
         return []
-    again = _listed(f"{round(row['share'] * groups)} of them (step {row['step']})" for row in rows)
+    again = listed(f"{round(row['share'] * groups)} of them (step {row['step']})" for row in rows)
     return [f"Of the {groups} series that leave a group of prompts out, test A finds the boundaries again in {again}."]
 
 
 def _labels(found: dict) -> str:
     """Name the segments and what the names rest on."""
     groups = found["recurrence"]["groups"]
-    segments = _listed(
+    segments = listed(
         f"{s['label']} in steps {s['start_step']}-{s['end_step']} (slope {s['relative_slope']:.2g}, change "
         f"{s['relative_change']:.2g}, churn {s['relative_churn']:.2g}; the same without a group of prompts in "
         f"{round(s['label_share'] * groups)} of {groups})"
@@ -105,19 +105,26 @@ def _behaviour(found: dict) -> list[str]:
     near = found["behaviour"]["agreement"]["boundaries_at_transition"]
     if near:
         verb = "lies" if len(near) == 1 else "lie"
-        return [*lines, f"Of the structural boundaries, {_listed(f'step {step}' for step in near)} {verb} {reach}."]
+        return [*lines, f"Of the structural boundaries, {listed(f'step {step}' for step in near)} {verb} {reach}."]
     return [*lines, f"No structural boundary lies {reach}."]
 
 
 def _left_out(found: dict) -> list[str]:
     dropped = found["checkpoints"]["dropped"]
-    return [f"Left out: {_listed('step {step} ({why})'.format(**d) for d in dropped)}."] if dropped else []
+    return [f"Left out: {listed('step {step} ({why})'.format(**d) for d in dropped)}."] if dropped else []
 
 
 def _interval(boundary: dict) -> str:
     return "{}-{}".format(*boundary["interval_steps"])
 
 
-def _listed(items: Iterable[str]) -> str:
-    *most, last = items
+def listed(items: Iterable[object]) -> str:
+    """Join by commas and a final "and".
+
+    Examples
+    --------
+    >>> listed([1]), listed([1, 2]), listed("abc")
+    ('1', '1 and 2', 'a, b and c')
+    """
+    *most, last = [str(item) for item in items]
     return f"{', '.join(most)} and {last}" if most else last

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 NULLS_OF = {"test_a": "constant", "test_b": "spline"}
 """What each test takes a series without a change to be."""
 
+TESTS = {"test_a": "Test A", "test_b": "Test B"}
+"""Key of a test -> what it is called."""
+
 FEWER = 99
 """Most replicates per step in the many searches of the sensitivity table and of series without a group of prompts."""
 

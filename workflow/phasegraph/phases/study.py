@@ -16,15 +16,15 @@ import numpy as np
 from phasegraph.errors import PhasegraphError
 from phasegraph.files import atomic
 from phasegraph.phases.behaviour import NEAR, circular_shift_p, near_transition, transition
-from phasegraph.phases.labels import Segment, label_segments
+from phasegraph.phases.labels import Segment
 from phasegraph.phases.leads import lead_lag, least_checkpoints
 from phasegraph.phases.others import others
 from phasegraph.phases.rates import Rates, block_rates, rates
-from phasegraph.phases.recurrence import boundaries_by_group, label_shares, recurrence
+from phasegraph.phases.recurrence import boundaries_by_group, label_shares, recurrence, segments_between
 from phasegraph.phases.sentences import sentences
 from phasegraph.phases.settings import NULLS_OF, Settings, fewer_bootstraps
 from phasegraph.phases.tables import LOSS, Files, Tables, read_tables
-from phasegraph.phases.test import QUANTILES, PhaseTest, least_points, phase_test
+from phasegraph.phases.test import QUANTILES, PhaseTest, both_tests, least_points, phase_test
 from phasegraph.types import GROUPS
 
 SENSITIVITY_CHANGES = (3, 5)
@@ -82,11 +82,11 @@ def run_study(files: Files, out: Path, settings: Settings) -> dict:
 def _tests(tables: Tables, settings: Settings) -> dict:
     """Run both tests on the structure's rates, and what hangs on them."""
     structure = block_rates(tables.steps, tables.arc_length, tables.blocks, 0, settings.min_size)
-    tests = {name: _test(structure.values, null, tables, settings) for name, null in NULLS_OF.items()}
+    tests = both_tests(structure.values, tables.arc_length[1:], settings)
     test_a, test_b = tests.values()
     kinds = ["abrupt" if any(abs(a - b) <= NEAR for b in test_b.boundaries) else "gradual" for a in test_a.boundaries]
     by_group = boundaries_by_group(tables, settings)
-    segments = _segments(tables, test_a)
+    segments = segments_between([boundary + 1 for boundary in test_a.boundaries], tables)
     return {
         "columns": {"used": structure.columns, "dropped": structure.dropped | tables.undefined},
         "test_a": _search(test_a, structure, kinds),
@@ -113,10 +113,6 @@ def plain(value: object) -> object:
     if isinstance(value, (float, np.floating)):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     return value
-
-
-def _test(values: np.ndarray, null: str, tables: Tables, settings: Settings, **changed: int) -> PhaseTest:
-    return phase_test(values, null=null, axis=tables.arc_length[1:], **(asdict(settings) | changed))
 
 
 def _boundaries(test: PhaseTest, of: Rates) -> list[dict]:
@@ -170,14 +166,12 @@ def _sensitivity(structure: Rates, tables: Tables, settings: Settings) -> list[d
     series = {"blocks": structure, "metrics": _metric_rates(tables, settings)}
     rows = []
     for name, variant in [*variants, ("metrics", limits)]:
-        row: dict = {"series": name} | variant | {"bootstraps": fewer_bootstraps(settings)}
-        for test, null in NULLS_OF.items():
-            of = series[name]
-            if of is None or len(of.values) < least_points(variant["min_size"]):
-                row[test] = None
-                continue
-            result = _test(of.values, null, tables, settings, bootstraps=row["bootstraps"], locate=False, **variant)
-            row[test] = {"changes": len(result.boundaries), "steps": of.steps[list(result.boundaries)]}
+        row: dict = {"series": name} | variant | {"bootstraps": fewer_bootstraps(settings)} | dict.fromkeys(NULLS_OF)
+        of = series[name]
+        if of is not None and len(of.values) >= least_points(variant["min_size"]):
+            options = variant | {"bootstraps": row["bootstraps"], "locate": False}
+            for test, result in both_tests(of.values, tables.arc_length[1:], settings, **options).items():
+                row[test] = {"changes": len(result.boundaries), "steps": of.steps[list(result.boundaries)]}
         rows.append(row)
     return rows
 
@@ -189,16 +183,6 @@ def _metric_rates(tables: Tables, settings: Settings) -> Rates | None:
         return rates(tables.steps, tables.arc_length, tables.levels, churn, settings.min_size)
     except PhasegraphError:
         return None
-
-
-def _segments(tables: Tables, test: PhaseTest) -> list[Segment]:
-    displacement = np.diff(tables.arc_length, prepend=np.nan)  # [N]
-    return label_segments(
-        tables.levels["gini"],
-        tables.churn["excess_churn"] / displacement,
-        tables.churn["noise_floor"] / displacement,
-        [boundary + 1 for boundary in test.boundaries],
-    )
 
 
 def _described(segments: Sequence[Segment], shares: Sequence[float], tables: Tables) -> list[dict]:
@@ -228,7 +212,7 @@ def _behaviour(tables: Tables, test_a: PhaseTest, settings: Settings) -> dict:
     boundaries, matches = {}, {}
     for quantity, values in tables.behaviour.items():
         rate = rates(tables.steps, tables.arc_length, {quantity: values}, min_size=settings.min_size)
-        test = _test(rate.values, "constant", tables, settings)
+        test = phase_test(rate.values, axis=tables.arc_length[1:], **asdict(settings))
         boundaries[quantity] = _boundaries(test, rate)
         match = circular_shift_p(test_a.boundaries, test.boundaries, len(rate.values))
         count, p_value = match or (None, None)

@@ -4,9 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-TESTS = {"test_a": "Test A", "test_b": "Test B"}
-"""Key of a test -> what it is called."""
-
 
 @dataclass(frozen=True)
 class Boundary:

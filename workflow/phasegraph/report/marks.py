@@ -6,8 +6,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.transforms import ScaledTranslation
 
-from phasegraph.report.evidence import Boundary, Transition, boundaries, transition
-from phasegraph.report.style import INK
+from phasegraph.report.evidence import Boundary, Transition, boundaries, too_few_text, transition
+from phasegraph.report.style import GREY, INK
 
 SHADE, BAR = "#f6e3b4", "#e0a62e"
 """Colours of the transition of behaviour: behind lines, and beside heatmaps."""
@@ -26,6 +26,13 @@ def shade_transition(axes: Axes, change: Transition | None) -> None:
     """Shade the transition of behaviour, if there is one, across a panel over training."""
     if change:
         axes.axvspan(change.start, change.end, color=SHADE, alpha=0.6, linewidth=0, zorder=0)
+
+
+def say_untested(axes: Axes, phases: dict) -> None:
+    """Say in an empty panel why nothing was tested; training goes on along its horizontal axis."""
+    shade_transition(axes, transition(phases))
+    axes.set_yticks([])
+    axes.text(0.5, 0.5, too_few_text(phases), color=GREY, ha="center", va="center", transform=axes.transAxes)
 
 
 def mark_boundaries(axes: Axes, found: list[Boundary]) -> None:

@@ -6,8 +6,8 @@ import polars as pl
 
 from phasegraph.jackknife import Jackknife
 from phasegraph.network.nulls import NULLS
+from phasegraph.phases.settings import TESTS
 from phasegraph.report.beyond import COMPOSED, NAMES
-from phasegraph.report.evidence import TESTS
 from phasegraph.report.findings import strongest
 from phasegraph.report.induction import Circuit, circuit_edges
 from phasegraph.report.study import StudyData

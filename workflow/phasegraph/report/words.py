@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 
+from phasegraph.phases.sentences import listed
 from phasegraph.types import Kind
 
 ENDS = {Kind.EMBED: "the embedding", Kind.LOGITS: "the logits"}
@@ -64,18 +65,6 @@ def plural(count: int, noun: str) -> str:
         return f"1 {noun}"
     many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{count:,} {many}" if count else f"no {many}"
-
-
-def listed(items: Iterable[object]) -> str:
-    """Join by commas and a final "and".
-
-    Examples
-    --------
-    >>> listed([1]), listed([1, 2]), listed("abc")
-    ('1', '1 and 2', 'a, b and c')
-    """
-    *most, last = [str(item) for item in items]
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def at_steps(steps: Iterable[int]) -> str:

@@ -11,16 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from phasegraph.errors import PhasegraphError
-from phasegraph.report.evidence import (
-    TESTS,
-    Boundary,
-    boundaries_of,
-    rate_steps,
-    tested,
-    too_few_text,
-    transition,
-)
-from phasegraph.report.marks import HATCHED, dashes, phase_handles, shade_transition
+from phasegraph.phases.settings import TESTS
+from phasegraph.report.evidence import Boundary, boundaries_of, rate_steps, tested, transition
+from phasegraph.report.marks import HATCHED, dashes, phase_handles, say_untested, shade_transition
 from phasegraph.report.study import StudyData
 from phasegraph.report.style import GREY, INK, LINES, PALE, cell_edges, head_panel, new_figure, step_axis, themed
 from phasegraph.report.words import plural, probability
@@ -113,14 +106,13 @@ def _draw_places(axes: Axes, study: StudyData, letter: str, others: dict[str, di
     """Draw a row per test and per other method over training."""
     phases = study.phases
     step_axis(axes, study.steps, ticks=8)
-    shade_transition(axes, transition(phases))
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     if not tested(phases):
-        axes.set_yticks([])
-        axes.text(0.5, 0.5, too_few_text(phases), color=GREY, ha="center", va="center", transform=axes.transAxes)
+        say_untested(axes, phases)
         head_panel(axes, letter, "Boundaries by method")
         return
+    shade_transition(axes, transition(phases))
     labels = [*TESTS.values(), *(_label(other) for other in others.values())]
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)

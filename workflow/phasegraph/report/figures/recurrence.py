@@ -8,15 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from phasegraph.report.evidence import (
-    TESTS,
-    boundaries_of,
-    dated_transition,
-    tested,
-    too_few_text,
-    transition,
-)
-from phasegraph.report.marks import SHADE, mark_boundaries, phase_handles, shade_transition
+from phasegraph.phases.settings import TESTS
+from phasegraph.report.evidence import boundaries_of, dated_transition, tested, transition
+from phasegraph.report.marks import SHADE, mark_boundaries, phase_handles, say_untested, shade_transition
 from phasegraph.report.study import StudyData
 from phasegraph.report.style import GREY, LINES, PALE, WIDTH, head_panel, new_figure, step_axis, themed
 
@@ -49,7 +43,8 @@ def draw(study: StudyData) -> Figure:
         if test in TESTS:
             _draw_groups(one, study, test, letter)
         else:
-            _say_untested(one, study)
+            say_untested(one, phases)
+            head_panel(one, "a", "Without one group of prompts")
     if seeds:
         _draw_seeds(axes[-1], study, seeds, "abc"[len(panels)])
     if handles := _handles(phases, seeds):
@@ -66,13 +61,6 @@ def _all_steps(study: StudyData, seeds: list[dict]) -> np.ndarray:
 def _marked(seed: dict) -> list[int]:
     found = [one["interval_steps"][1] for test in TESTS for one in seed[test] or []]
     return found + ([seed["transition"]["end"]] if seed["transition"] else [])
-
-
-def _say_untested(axes: Axes, study: StudyData) -> None:
-    shade_transition(axes, transition(study.phases))
-    axes.set_yticks([])
-    axes.text(0.5, 0.5, too_few_text(study.phases), color=GREY, ha="center", va="center", transform=axes.transAxes)
-    head_panel(axes, "a", "Without one group of prompts")
 
 
 def _draw_groups(axes: Axes, study: StudyData, test: str, letter: str) -> None:
