@@ -8,9 +8,9 @@ from planted_series import noise
 from scipy.linalg import solve_toeplitz, toeplitz
 from scipy.signal import lfilter
 
+from phasegraph.phases.noise import noise_about, prepared
 from phasegraph.phases.sieve import LARGEST, autoregressions, choose_order, colour, reflections, whiten
 from phasegraph.phases.steps import candidates, design, gains, noise_beside, relocate, step_functions, trend_basis
-from phasegraph.phases.test import _data, _noise
 
 ROOTS = {1: [0.8], 2: [0.9, -0.4], 3: [0.7, 0.5 + 0.6j, 0.5 - 0.6j], 4: [0.95, -0.8, 0.3 + 0.7j, 0.3 - 0.7j]}
 """Order -> roots of an autoregression's polynomial, within the unit circle."""
@@ -144,8 +144,8 @@ def test_indirect_inference_removes_most_of_the_bias(ar, n):
     matched, raw = [], []
     for run in range(100):
         series = noise(np.random.default_rng([17, run]), n, 1, ar=ar).T
-        data = replace(_data(series, 5), order=order)
-        matched.append(np.arctanh(_noise(data, trend, np.random.default_rng(run)).components[0]))
+        data = replace(prepared(series, 5), order=order)
+        matched.append(np.arctanh(noise_about(data, trend, np.random.default_rng(run)).components[0]))
         raw.append(np.arctanh(noise_beside(trend, data.splits, series[None], order)[0][0, 0]))
     truth = np.arctanh(partial(ar))
     bias, raw_bias = np.mean(matched, 0) - truth, np.mean(raw, 0) - truth

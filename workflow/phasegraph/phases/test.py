@@ -14,20 +14,16 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from phasegraph.errors import PhasegraphError
+from phasegraph.phases.noise import Data, Noise, noise_about, prepared, replicates
 from phasegraph.phases.settings import NULLS_OF, Settings
-from phasegraph.phases.sieve import EXHAUSTED, LARGEST, MOST_ORDER, autoregressions, choose_order, wild_replicates
-from phasegraph.phases.steps import best_step, candidates, design, noise_beside, projector, relocate, trend_basis
+from phasegraph.phases.sieve import EXHAUSTED, autoregressions
+from phasegraph.phases.steps import best_step, candidates, design, projector, relocate, trend_basis
 
 NULLS = ("constant", "spline")
 """What a series without a change may look like: a level, or a smooth curve along an axis."""
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 """Quantiles of the bootstrap's largest gain that are reported."""
-
-MATCHING_DRAWS, MATCHING_ROUNDS = 50, 2
-"""Simulated series from which the noise's coefficients are learnt, and how often they are moved."""
-
-BOUND = np.arctanh(LARGEST)
 
 TAIL = 0.05
 """Share of replicates on either side of a 90 % location interval."""
@@ -128,18 +124,18 @@ def phase_test(
         raise PhasegraphError(f"{n} points are too few; {least_points(min_size)} are needed (twice min_size)")
     _check_options(axis, n, null, alpha, bootstraps, min_size, max_changes)
     trend = trend_basis(null, axis)
-    data = _data(scaled, min_size)
+    data = prepared(scaled, min_size)
     rng = np.random.default_rng(seed)
     found: list[int] = []  # in the order of the search, which is that of their p-values
     steps: list[GreedyStep] = []
-    noise = _noise(data, trend, rng)
+    noise = noise_about(data, trend, rng)
     while len(found) < max_changes and len(splits := candidates(n, found, min_size)):
         steps.append(_test_one_more(data, noise, splits, bootstraps, rng))
         if steps[-1].p_value > alpha:
             break
         found.append(steps[-1].best)
         found = relocate(trend, found, scaled[None], noise.columns, min_size)[0].tolist()
-        noise = _noise(data, design(trend, found), rng)
+        noise = noise_about(data, design(trend, found), rng)
     intervals = _location_intervals(data, trend, found, noise, min_size, bootstraps, rng) if found and locate else []
     order = np.argsort(found)
     return PhaseTest(
@@ -201,90 +197,20 @@ def _check_options(
         )
 
 
-@dataclass(frozen=True)
-class _Data:
-    """The series and what does not depend on the model."""
-
-    columns: np.ndarray
-    """[d, n], z-scored."""
-    scores: np.ndarray
-    """[k, n], its principal components, of unit variance."""
-    loadings: np.ndarray
-    """[d, k]: columns = loadings @ scores."""
-    splits: np.ndarray
-    """All that leave `min_size` points on either side."""
-    order: int
-    """Of the autoregression."""
-
-
-def _data(columns: np.ndarray, min_size: int) -> _Data:
-    """Take principal components and choose the order of the noise, 1 to `MOST_ORDER`.
-
-    The order is chosen beside a constant, whatever the null is. What is left beside a spline is poorer in slow
-    fluctuation than the noise is, which higher orders imitate: test B chose them for half of all white series, and
-    found changes in 7 % of these at a level of 5 %.
-    """
-    n = columns.shape[1]
-    left, sizes, right = np.linalg.svd(columns, full_matrices=False)
-    kept = sizes > 1e-6 * sizes[0]
-    scores, loadings = right[kept] * np.sqrt(n), left[:, kept] * sizes[kept] / np.sqrt(n)
-    splits = candidates(n, [], min_size)
-    residuals = noise_beside(np.ones((n, 1)), splits, columns[None], 1, scores[None])[1][0]  # [k, n]
-    return _Data(columns, scores, loadings, splits, choose_order(residuals, min(MOST_ORDER, min_size)))
-
-
-@dataclass(frozen=True)
-class _Noise:
-    """What is known of the noise about a model."""
-
-    model: np.ndarray
-    """[n, m]."""
-    columns: np.ndarray
-    """[d, p], reflection coefficients of the columns."""
-    components: np.ndarray
-    """[k, p], the same of the principal components, from which replicates are made."""
-    errors: np.ndarray
-    """[k, p], their standard errors on Fisher's scale."""
-
-
-def _noise(data: _Data, model: np.ndarray, rng: np.random.Generator) -> _Noise:
-    """Estimate the noise about the model [n, m].
-
-    What the columns have in common and what they have alone can be autocorrelated differently. Columns that are
-    whitened one by one then still have a common part that is not white, which replicates made from them would lack: at
-    a level of 5 %, test B then found a change in 8 of 14 films of 60 blocks that had none. So replicates are made from
-    principal components, each with coefficients of its own.
-
-    The coefficients are estimated with the best steps taken out, because a change that the model lacks looks like
-    autocorrelation. Taking out the best steps of noise makes it look less autocorrelated than it is. So they are moved
-    until those of simulated series, estimated in the same way, are on average the data's (indirect inference:
-    Gourieroux, Monfort & Renault, Journal of Applied Econometrics 8, 1993; on Fisher's scale).
-    """
-    columns = data.columns[None]
-    seen = np.arctanh(noise_beside(model, data.splits, columns, data.order, data.scores[None])[0][0])  # [k, p]
-    matched = seen
-    for _ in range(MATCHING_ROUNDS):
-        draws = wild_replicates(model, data.scores, np.tanh(matched), MATCHING_DRAWS, rng)  # [draws, k, n]
-        drawn = np.arctanh(noise_beside(model, data.splits, data.loadings @ draws, data.order, draws)[0])
-        matched = np.clip(matched + seen - drawn.mean(0), -BOUND, BOUND)
-    of_columns = noise_beside(model, data.splits, columns, data.order)[0][0]
-    return _Noise(model, of_columns, np.tanh(matched), drawn.std(0))
-
-
 def _readable(noise: np.ndarray) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(column) for column in autoregressions(noise)[-1].tolist())
 
 
 def _test_one_more(
-    data: _Data, noise: _Noise, splits: np.ndarray, bootstraps: int, rng: np.random.Generator
+    data: Data, noise: Noise, splits: np.ndarray, bootstraps: int, rng: np.random.Generator
 ) -> GreedyStep:
     observed = best_step(noise.model, splits, data.columns[None], data.order)[0]  # [n_splits]
     known = projector(noise.model)
     if ((data.columns - (data.columns @ known) @ known.T) ** 2).mean() < EXHAUSTED:
         largest = np.full(bootstraps, observed.max())  # rounding errors are left, and they prove nothing
     else:
-        draws = wild_replicates(noise.model, data.scores, noise.components, bootstraps, rng, noise.errors)
-        largest = best_step(noise.model, splits, data.loadings @ draws, data.order).max(1)
+        parts = replicates(data, noise, bootstraps, rng, errors=noise.errors)
+        largest = np.concatenate([best_step(noise.model, splits, part, data.order).max(1) for part in parts])
     return GreedyStep(
         splits=tuple(splits.tolist()),
         gains=tuple(observed.tolist()),
@@ -296,18 +222,18 @@ def _test_one_more(
 
 
 def _location_intervals(
-    data: _Data,
+    data: Data,
     trend: np.ndarray,
     found: list[int],
-    noise: _Noise,
+    noise: Noise,
     min_size: int,
     bootstraps: int,
     rng: np.random.Generator,
 ) -> list[tuple[int, int]]:
     """Where the boundaries go in replicates of the final model, with innovations from all over the series."""
-    draws = wild_replicates(noise.model, data.scores, noise.components, bootstraps, rng, resampled=True)
-    replicates = data.loadings @ draws  # [bootstraps, d, n]
-    places = np.sort(relocate(trend, found, replicates, noise.columns, min_size, sweeps=3), axis=1)  # [bootstraps, K]
+    parts = replicates(data, noise, bootstraps, rng, resampled=True)
+    moved = [relocate(trend, found, part, noise.columns, min_size, sweeps=3) for part in parts]
+    places = np.sort(np.concatenate(moved), axis=1)  # [bootstraps, K]
     low = np.quantile(places, TAIL, axis=0, method="inverted_cdf")
     high = np.quantile(places, 1 - TAIL, axis=0, method="inverted_cdf")
     by_place = dict(zip(sorted(found), zip(low.tolist(), high.tolist(), strict=True), strict=True))
