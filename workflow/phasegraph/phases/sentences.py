@@ -6,7 +6,7 @@ FEW = 30
 """Number of checkpoints below which little can be concluded from a test that finds nothing.
 
 In 24 simulated series of the rates of five blocks of four edges each, with a jump in the middle to ten times the rate,
-test B found it in 3 of 11 points, in 10 of 15, in 11 of 22, in 19 of 30 and in 22 of 45.
+test B found it in 4 of 11 points, in 6 of 15, in 9 of 22, in 17 of 30 and in 22 of 45.
 """
 
 
