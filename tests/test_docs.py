@@ -13,14 +13,19 @@ from phasegraph.types import GROUPS
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-simulated, intervals, null_calibration, changes = map(
-    importlib.import_module, ("simulated", "intervals", "null_calibration", "changes")
+simulated, intervals, null_calibration, changes, seeds = map(
+    importlib.import_module, ("simulated", "intervals", "null_calibration", "changes", "seeds")
 )
 
 
 @pytest.mark.parametrize(
     "benchmark, page",
-    [(intervals, "docs/network.md"), (null_calibration, "docs/network.md")],
+    [
+        (intervals, "docs/network.md"),
+        (null_calibration, "docs/network.md"),
+        (changes, "docs/phases.md"),
+        (seeds, "docs/phases.md"),
+    ],
     ids=lambda one: one if isinstance(one, str) else one.__name__,
 )
 def test_the_page_shows_what_was_simulated(benchmark, page):
