@@ -1,6 +1,6 @@
 """How often change tests find a change where there is none, and whether they find the ones that are there.
 
-    python benchmarks/changes.py --jobs 2          # about two hours; no cell that the JSON has is run again
+    python benchmarks/changes.py --jobs 2          # an hour and a half; no cell that the JSON has is run again
     python benchmarks/changes.py --runs 20 --out quick.json
     python benchmarks/changes.py --only "random walk" "steps 3"  # these again, and the JSON's others are kept
     python benchmarks/changes.py --tables          # the tables of docs/phases.md, from the JSON beside this file
