@@ -68,6 +68,16 @@ def finished_run(folder: Path, config: str = "", name: str = "config.yaml") -> P
     return folder
 
 
+def refused(folder: Path, config: str) -> str:
+    """Run a configuration with a mistake in a copy of the repository: nothing is made; give what is said."""
+    copy_of_repository(folder)
+    (folder / "wrong.yaml").write_text(config)
+    run = snakemake(folder, "--cores", "1", config="wrong.yaml")
+    assert run.returncode != 0
+    assert not (folder / "results").exists()
+    return run.stderr
+
+
 def times(counter: Counter, studies: int) -> Counter:
     """Multiply the counts."""
     return Counter({rule: count * studies for rule, count in counter.items()})

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
-from runs import FAN_IN, ROOT, copy_of_repository, finished_run, snakemake, to_do
+from runs import FAN_IN, ROOT, finished_run, refused, to_do
 from snakemake.utils import validate
 
 from phasegraph.config import part_of, plans, steps_of_studies
@@ -115,12 +115,8 @@ def test_other_prompts_rerun_their_study_alone(copy):
 
 
 def test_a_mistake_is_one_line_before_anything_runs(tmp_path):
-    folder = copy_of_repository(tmp_path / "new")
-    (folder / "families.yaml").write_text(CONFIG.replace("[0, 12, 20]", "[0, 13]"))
-    run = snakemake(folder, "--cores", "1", config="families.yaml")
-    assert run.returncode != 0
-    assert "studies.structured.steps: the series tiny has no step 13; choose among its 6 steps" in run.stderr
-    assert not (folder / "results").exists()
+    said = refused(tmp_path / "new", CONFIG.replace("[0, 12, 20]", "[0, 13]"))
+    assert "studies.structured.steps: the series tiny has no step 13; choose among its 6 steps" in said
 
 
 # --- what the configuration means -----------------------------------------------------------------------------------
